@@ -1,0 +1,44 @@
+# Everything runs in a virtual environment of its own; nothing but Python (3.10 or later) and make is needed.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+# No model hub is needed or asked: tests build their models, the demo's model comes with its package.
+OFFLINE = HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=true
+
+.PHONY: help setup demo test test-slow lint format clean
+
+help:
+	@echo "make demo       rerank the documentation of Python's standard library, offline"
+	@echo "make test       run the tests, with branch coverage"
+	@echo "make test-slow  run the long tests too"
+	@echo "make lint       ruff and mypy --strict"
+	@echo "make format     let ruff rewrite the code"
+
+setup: $(VENV)/ready
+
+$(VENV)/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[demo,local,pandas]" --group dev
+	@touch $@
+
+demo: setup
+	$(OFFLINE) $(BIN)/uprank demo
+
+test: setup
+	$(OFFLINE) $(BIN)/python -m pytest --cov --cov-report=term
+
+test-slow: setup
+	$(OFFLINE) $(BIN)/python -m pytest -m "slow or not slow"
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy src
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) .coverage .mypy_cache .pytest_cache .ruff_cache dist

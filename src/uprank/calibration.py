@@ -1,0 +1,65 @@
+"""From the raw numbers that order documents to the scores that are reported."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal, TypeAlias
+
+from uprank.errors import InvalidScoresError, ScoreKindError
+from uprank.scorers.base import ScoreKind, Scores
+
+__all__ = ["Calibrator", "ScoreMode", "report", "sigmoid"]
+
+ScoreMode: TypeAlias = Literal["native", "probability"]
+
+Calibrator: TypeAlias = Callable[[float], float]
+"""Turns a scorer's raw value into a probability; must not decrease."""
+
+
+def sigmoid(logit: float) -> float:
+    """The logistic function, without overflow at either end."""
+    if logit >= 0:
+        return 1.0 / (1.0 + math.exp(-logit))
+    odds = math.exp(logit)
+    return odds / (1.0 + odds)
+
+
+def report(
+    scores: Scores, mode: ScoreMode, calibrator: Calibrator | None, *, model: str
+) -> tuple[list[float], ScoreKind]:
+    """Return the scores to show, and what they mean. The sigmoid is applied here and nowhere else.
+
+    Args:
+        scores: A scorer's checked answer.
+        mode: ``"native"``, or ``"probability"``.
+        calibrator: Used for ``"probability"`` instead of the sigmoid.
+        model: Named in errors.
+
+    Raises:
+        ScoreKindError: If probabilities were asked for and cannot be had.
+        InvalidScoresError: If the calibrator's answer is no probability.
+    """
+    if mode == "native":
+        if scores.native is None or scores.native == scores.kind:
+            return list(scores.values), scores.kind
+        return [sigmoid(value) for value in scores.values], scores.native
+    if calibrator is not None:
+        return [_calibrated(calibrator, value, model) for value in scores.values], "probability"
+    if scores.kind == "probability":
+        return list(scores.values), "probability"
+    if scores.kind == "logit":
+        return [sigmoid(value) for value in scores.values], "probability"
+    raise ScoreKindError(
+        f'{model} gives {scores.kind!r} scores, which no sigmoid turns into probabilities. Use score="native", '
+        "or pass calibrator=, a function from its scores to probabilities."
+    )
+
+
+def _calibrated(calibrator: Calibrator, value: float, model: str) -> float:
+    probability = float(calibrator(value))
+    if not 0.0 <= probability <= 1.0:  # also refuses NaN
+        raise InvalidScoresError(
+            f"The calibrator given for {model} turned {value!r} into {probability!r}, not in [0, 1]."
+        )
+    return probability

@@ -1,0 +1,96 @@
+"""What is ranked: a text with an optional id and metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from uprank.errors import InvalidDocumentError
+
+__all__ = ["Document", "DocumentLike", "as_document", "scorable"]
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Document:
+    """A text to be ranked. Never changed by uprank: a ranking hands back this very object.
+
+    Args:
+        text: The text that is scored.
+        id: Any identifier of yours; uprank carries it and does not read it.
+        metadata: Anything you want back with the document; kept by reference, never copied,
+            so it may hold values that cannot be pickled or copied.
+
+    Raises:
+        InvalidDocumentError: If ``text`` or ``id`` is not a string, or ``metadata`` not a mapping.
+    """
+
+    text: str
+    id: str | None = None
+    # The values are the caller's own, of any type, and handed back untouched.
+    metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def __init__(self, text: str, id: str | None = None, metadata: Mapping[str, Any] | None = None) -> None:
+        if not isinstance(text, str):
+            raise InvalidDocumentError(f"Document.text must be a string, got {type(text).__name__}.")
+        if id is not None and not isinstance(id, str):
+            raise InvalidDocumentError(f"Document.id must be a string or None, got {type(id).__name__}.")
+        if metadata is not None and not isinstance(metadata, Mapping):
+            raise InvalidDocumentError(f"Document.metadata must be a mapping, got {type(metadata).__name__}.")
+        object.__setattr__(self, "text", text)
+        object.__setattr__(self, "id", id)
+        object.__setattr__(self, "metadata", {} if metadata is None else metadata)
+
+
+DocumentLike: TypeAlias = "str | Document | Mapping[str, Any]"
+
+
+def as_document(value: DocumentLike, where: str) -> Document:
+    """Return ``value`` as a :class:`Document`; the same object where it already is one.
+
+    A mapping must hold a string under ``"text"``; its other keys become the metadata, and a string
+    under ``"id"`` is the document's id too.
+
+    Args:
+        value: What the caller gave.
+        where: Which one it is, for the error, e.g. ``"document 3"``.
+
+    Raises:
+        InvalidDocumentError: If it is none of these.
+    """
+    if isinstance(value, Document):
+        return value
+    if isinstance(value, str):
+        return Document(value)
+    if isinstance(value, Mapping):
+        if "text" not in value:
+            raise InvalidDocumentError(f'{where} is a mapping without a "text" key (keys: {_keys(value)}).')
+        text = value["text"]
+        if not isinstance(text, str):
+            raise InvalidDocumentError(f'{where} has {type(text).__name__} under "text"; it must be a string.')
+        identifier = value.get("id")
+        return Document(
+            text,
+            id=identifier if isinstance(identifier, str) else None,
+            metadata={key: item for key, item in value.items() if key != "text"},
+        )
+    raise InvalidDocumentError(
+        f'{where} is of type {type(value).__name__}; give a string, an uprank.Document, or a mapping with a "text" key.'
+    )
+
+
+def scorable(text: str) -> str:
+    """Return ``text`` as every scorer can read it: lone surrogates become U+FFFD.
+
+    Python strings may hold lone surrogates (e.g. from ``surrogateescape``), which neither the
+    tokenizers nor JSON in UTF-8 accept. Only what is scored is cleaned, never the document.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def _keys(mapping: Mapping[str, Any]) -> str:
+    return ", ".join(map(repr, list(mapping)[:8])) or "none"

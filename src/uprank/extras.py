@@ -1,0 +1,32 @@
+"""Optional packages: checked before use, with the exact command that installs them."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from uprank.errors import MissingDependencyError
+
+__all__ = ["require"]
+
+
+def require(feature: str, extra: str, *packages: str) -> None:
+    """Check that ``packages`` can be imported, without importing them.
+
+    Args:
+        feature: What needs them, for the message.
+        extra: The extra of uprank that brings them.
+        packages: Top-level import names.
+
+    Raises:
+        MissingDependencyError: If any of them is not installed.
+    """
+    missing = tuple(package for package in packages if not _installed(package))
+    if missing:
+        raise MissingDependencyError(feature, extra, missing)
+
+
+def _installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ValueError:  # a module without a spec, as where an import is blocked on purpose
+        return False

@@ -1,0 +1,400 @@
+"""The pipeline: validate, deduplicate, score, check, report, threshold, sort, cut, map back by index."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from functools import lru_cache
+from typing import Final, Literal, TypeAlias, get_args
+
+from uprank.calibration import Calibrator, ScoreMode, report
+from uprank.documents import DocumentLike
+from uprank.errors import (
+    ConfigurationError,
+    InvalidInputError,
+    InvalidScoresError,
+    ScoreKindError,
+    ScorerError,
+    UprankError,
+)
+from uprank.ranking import RankedDocument, Ranking
+from uprank.rounds import adrive, drive
+from uprank.scorers.base import Outcome, Scorer, ScoreRequest, Usage
+from uprank.scorers.callable import CallableScorer, ScoreFunction
+from uprank.scorers.registry import create_scorer
+from uprank.validation import Job, check_scores, make_jobs, valid_threshold, valid_top_n
+
+__all__ = ["ErrorPolicy", "Model", "Reranker", "Unset", "rerank"]
+
+logger = logging.getLogger("uprank")
+
+ErrorPolicy: TypeAlias = Literal["raise", "passthrough"]
+Model: TypeAlias = "str | Scorer | ScoreFunction"
+
+
+class Unset(Enum):
+    """Tells "not given" (use the reranker's own) from ``None`` (no limit)."""
+
+    UNSET = "unset"
+
+
+UNSET: Final = Unset.UNSET
+
+
+@dataclass(frozen=True, slots=True)
+class _Selection:
+    """What of the ranked documents is returned."""
+
+    top_n: int | None
+    threshold: float | None
+
+
+class Reranker:
+    """Orders documents by how well they answer a query.
+
+    Keep one and reuse it: its model is loaded once, on first use. All methods may be called from
+    several threads and tasks at once.
+
+    Args:
+        model: ``"scheme:model"`` (``"cross-encoder:BAAI/bge-reranker-v2-m3"``), a preset
+            (``"embedded"``), a :class:`~uprank.scorers.Scorer`, or a function
+            ``(query, texts) -> scores``, sync or async.
+        top_n: How many documents to return at most; ``None`` returns all.
+        threshold: Return only documents whose reported score is at least this.
+        instruction: What to judge by, for models that take an instruction.
+        score: ``"native"`` reports scores as the model declares them; ``"probability"`` applies a
+            sigmoid to logits, once, or ``calibrator``. The order never depends on it.
+        calibrator: A non-decreasing function from raw scores to probabilities.
+        on_error: ``"raise"``, or ``"passthrough"``: where the scorer fails, return the documents in
+            their original order with ``degraded=True``, no scores, and a warning.
+        options: Passed to the scorer, e.g. ``device="cuda"``. See its class in ``uprank.scorers``.
+
+    Raises:
+        ConfigurationError: If the model, an option or the combination cannot work.
+        MissingDependencyError: If the model needs a package that is not installed.
+        InvalidInputError: If ``top_n`` or ``threshold`` is out of range.
+    """
+
+    def __init__(
+        self,
+        model: Model = "embedded",
+        *,
+        top_n: int | None = None,
+        threshold: float | None = None,
+        instruction: str | None = None,
+        score: ScoreMode = "native",
+        calibrator: Calibrator | None = None,
+        on_error: ErrorPolicy = "raise",
+        **options: object,
+    ) -> None:
+        if score not in get_args(ScoreMode):
+            raise ConfigurationError(f'score must be "native" or "probability", got {score!r}.')
+        if on_error not in get_args(ErrorPolicy):
+            raise ConfigurationError(f'on_error must be "raise" or "passthrough", got {on_error!r}.')
+        if calibrator is not None and score != "probability":
+            raise ConfigurationError('calibrator= gives probabilities: pass score="probability" with it.')
+        self._defaults = _Selection(valid_top_n(top_n), valid_threshold(threshold))
+        self._instruction = instruction
+        self._score_mode: ScoreMode = score
+        self._calibrator = calibrator
+        self._on_error = on_error
+        self._scorer = _as_scorer(model, options)
+        self._model = model if isinstance(model, str) else self._scorer.name
+        self._check_kind(self._defaults.threshold)
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        return self._model
+
+    @property
+    def scorer(self) -> Scorer:
+        """What scores; shared by all calls."""
+        return self._scorer
+
+    @property
+    def top_n(self) -> int | None:
+        """How many documents are returned at most, where a call does not say."""
+        return self._defaults.top_n
+
+    def rank(
+        self,
+        query: str,
+        documents: Iterable[DocumentLike],
+        *,
+        top_n: int | Unset | None = UNSET,
+        threshold: float | Unset | None = UNSET,
+        instruction: str | Unset | None = UNSET,
+    ) -> Ranking:
+        """Rank documents for a query.
+
+        Args:
+            query: Not empty.
+            documents: Strings, :class:`~uprank.Document` objects, or mappings with ``"text"``.
+                Never changed. None at all gives an empty ranking without calling the scorer.
+            top_n: Instead of the reranker's own; ``None`` returns all.
+            threshold: Instead of the reranker's own; ``None`` sets none.
+            instruction: Instead of the reranker's own.
+
+        Returns:
+            The documents that pass, best first.
+
+        Raises:
+            InvalidInputError: If the query, a document or an option cannot be used.
+            ScorerError: If scoring failed, unless ``on_error="passthrough"``.
+            ScoreKindError: If ``threshold`` is compared with scores of kind ``"rank"``.
+        """
+        plan = self._plan([query], [documents], top_n, threshold, instruction, many=False)
+        return drive(plan, self._scorer.score_many)[0]
+
+    async def arank(
+        self,
+        query: str,
+        documents: Iterable[DocumentLike],
+        *,
+        top_n: int | Unset | None = UNSET,
+        threshold: float | Unset | None = UNSET,
+        instruction: str | Unset | None = UNSET,
+    ) -> Ranking:
+        """As :meth:`rank`, without blocking the event loop. Cancelling the task cancels the call."""
+        plan = self._plan([query], [documents], top_n, threshold, instruction, many=False)
+        return (await adrive(plan, self._scorer.ascore_many))[0]
+
+    def rank_many(
+        self,
+        queries: Sequence[str],
+        documents_per_query: Sequence[Iterable[DocumentLike]],
+        *,
+        top_n: int | Unset | None = UNSET,
+        threshold: float | Unset | None = UNSET,
+        instruction: str | Unset | None = UNSET,
+    ) -> list[Ranking]:
+        """Rank several queries, each over its own documents; local models batch across queries.
+
+        Args:
+            queries: One query a ranking.
+            documents_per_query: As many lists of documents as there are queries.
+            top_n: As for :meth:`rank`, for each query.
+            threshold: Likewise.
+            instruction: Likewise.
+
+        Returns:
+            One ranking a query, in the order of the queries.
+
+        Raises:
+            InvalidInputError: Also if there are not as many lists as queries.
+            ScorerError: If any query failed; with ``on_error="passthrough"`` only the queries that
+                failed are degraded.
+        """
+        plan = self._plan(queries, documents_per_query, top_n, threshold, instruction, many=True)
+        return drive(plan, self._scorer.score_many)
+
+    async def arank_many(
+        self,
+        queries: Sequence[str],
+        documents_per_query: Sequence[Iterable[DocumentLike]],
+        *,
+        top_n: int | Unset | None = UNSET,
+        threshold: float | Unset | None = UNSET,
+        instruction: str | Unset | None = UNSET,
+    ) -> list[Ranking]:
+        """As :meth:`rank_many`, without blocking the event loop."""
+        plan = self._plan(queries, documents_per_query, top_n, threshold, instruction, many=True)
+        return await adrive(plan, self._scorer.ascore_many)
+
+    def close(self) -> None:
+        """Free the scorer's model, threads or connections. A later call acquires them again."""
+        self._scorer.close()
+
+    async def aclose(self) -> None:
+        """As :meth:`close`, for scorers that hold something to be awaited."""
+        await self._scorer.aclose()
+
+    def __enter__(self) -> Reranker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Reranker:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        return f"Reranker({self._model!r}, top_n={self._defaults.top_n})"
+
+    def _plan(
+        self,
+        queries: Sequence[str],
+        documents_per_query: Sequence[Iterable[DocumentLike]],
+        top_n: int | Unset | None,
+        threshold: float | Unset | None,
+        instruction: str | Unset | None,
+        *,
+        many: bool,
+    ) -> Generator[list[ScoreRequest], list[Outcome], list[Ranking]]:
+        """The one body of the four methods above: ask for outcomes once, then make the rankings."""
+        started = time.perf_counter()
+        selection = _Selection(
+            self._defaults.top_n if isinstance(top_n, Unset) else valid_top_n(top_n),
+            self._defaults.threshold if isinstance(threshold, Unset) else valid_threshold(threshold),
+        )
+        self._check_kind(selection.threshold)
+        if isinstance(instruction, Unset):
+            instruction = self._instruction
+        if instruction is not None and not self._scorer.accepts_instruction:
+            raise InvalidInputError(f"{self._model} takes no instruction; leave instruction=None.")
+        jobs = make_jobs(queries, documents_per_query, instruction, many=many)
+        asked = [job for job in jobs if job.documents]
+        outcomes: list[Outcome] = []
+        if asked:
+            try:
+                outcomes = yield [job.request for job in asked]
+            except Exception as error:  # judged per job below
+                outcomes = [error] * len(asked)
+            if len(outcomes) != len(asked):
+                raise InvalidScoresError(
+                    f"{self._model} answered {len(outcomes)} of {len(asked)} requests; its score_many() is wrong."
+                )
+        answered = iter(outcomes)
+        rankings = [self._ranking(job, next(answered) if job.documents else None, selection) for job in jobs]
+        elapsed = time.perf_counter() - started
+        return [replace(ranking, elapsed=elapsed) for ranking in rankings]
+
+    def _ranking(self, job: Job, outcome: Outcome | None, selection: _Selection) -> Ranking:
+        if outcome is None:
+            return Ranking(job.query, (), self._model, self._scorer.score_kind)
+        try:
+            if isinstance(outcome, Exception):
+                raise outcome
+            scores = check_scores(outcome, len(job.request.texts), self._model)
+            reported, kind = report(scores, self._score_mode, self._calibrator, model=self._model)
+        except UprankError as error:
+            if not isinstance(error, ScorerError) or self._on_error == "raise":
+                raise
+            return self._passthrough(job, error, selection)
+        except Exception as cause:
+            failure = ScorerError(f"{self._model} failed with {type(cause).__name__}: {cause}")
+            if self._on_error == "raise":
+                raise failure from cause
+            return self._passthrough(job, failure, selection)
+        if selection.threshold is not None and kind == "rank":
+            raise _threshold_on_ranks(self._model)
+        raw = [scores.values[position] for position in job.positions]
+        order = sorted(range(len(raw)), key=lambda index: (-raw[index], index))
+        ranked = (
+            RankedDocument(job.documents[index], index, rank, reported[job.positions[index]])
+            for rank, index in enumerate(order)
+        )
+        hits = [
+            hit
+            for hit in ranked
+            if selection.threshold is None or (hit.score is not None and hit.score >= selection.threshold)
+        ]
+        return Ranking(
+            job.query,
+            tuple(hits[: selection.top_n]),
+            self._model,
+            kind,
+            usage=Usage(pairs=len(job.request.texts), tokens=scores.tokens),
+            warnings=scores.warnings,
+        )
+
+    def _passthrough(self, job: Job, error: ScorerError, selection: _Selection) -> Ranking:
+        """The original order without scores; the threshold does not apply to what has none."""
+        warning = f"Not reranked, original order kept: {error}"
+        logger.warning("%s", warning)
+        hits = (RankedDocument(document, index, index, None) for index, document in enumerate(job.documents))
+        return Ranking(
+            job.query,
+            tuple(hits)[: selection.top_n],
+            self._model,
+            self._scorer.score_kind,
+            degraded=True,
+            warnings=(warning,),
+        )
+
+    def _check_kind(self, threshold: float | None) -> None:
+        """Refuse before the call what the scorer's declaration already rules out."""
+        kind = self._scorer.score_kind
+        undeclared = isinstance(self._scorer, CallableScorer) and not self._scorer.declared
+        if self._score_mode == "probability" and self._calibrator is None and undeclared:
+            raise ScoreKindError(
+                f'score="probability" needs to know what the numbers of {self._model} mean: pass '
+                'score_kind="logit" (a sigmoid is applied) or score_kind="probability" (it is not), or calibrator=.'
+            )
+        if threshold is not None and kind == "rank" and self._score_mode == "native":
+            raise _threshold_on_ranks(self._model)
+
+
+def rerank(
+    query: str,
+    documents: Iterable[DocumentLike],
+    model: Model = "embedded",
+    *,
+    top_n: int | None = None,
+    threshold: float | None = None,
+    instruction: str | None = None,
+    **options: object,
+) -> Ranking:
+    """Rank documents for a query, in one line.
+
+    The rerankers of the last few models named here are kept, so a loop does not load a model twice;
+    to decide yourself how long a model lives, keep a :class:`Reranker`.
+
+    Args:
+        query: Not empty.
+        documents: As for :meth:`Reranker.rank`.
+        model: As for :class:`Reranker`.
+        top_n: How many to return at most; ``None`` returns all.
+        threshold: Return only documents scored at least this.
+        instruction: What to judge by, for models that take one.
+        options: Further options of :class:`Reranker`.
+
+    Returns:
+        The documents, best first.
+
+    Raises:
+        UprankError: As :class:`Reranker` and :meth:`Reranker.rank` do.
+    """
+    try:
+        reranker = _kept(model, tuple(sorted(options.items())))
+    except TypeError:  # an option that cannot be hashed
+        reranker = Reranker(model, **options)  # type: ignore[arg-type]  # checked when called
+    return reranker.rank(query, documents, top_n=top_n, threshold=threshold, instruction=instruction)
+
+
+@lru_cache(maxsize=4)
+def _kept(model: Model, options: tuple[tuple[str, object], ...]) -> Reranker:
+    return Reranker(model, **dict(options))  # type: ignore[arg-type]  # checked when called
+
+
+def _as_scorer(model: Model, options: dict[str, object]) -> Scorer:
+    if isinstance(model, str):
+        return create_scorer(model, **options)
+    if isinstance(model, Scorer):
+        if options:
+            raise ConfigurationError(
+                f"A ready scorer takes no options here; give {', '.join(options)} to {type(model).__name__} itself."
+            )
+        return model
+    if callable(model):
+        unknown = options.keys() - {"name", "score_kind"}
+        if unknown:
+            raise ConfigurationError(f"A function takes the options name and score_kind, not {', '.join(unknown)}.")
+        return CallableScorer(model, **options)  # type: ignore[arg-type]  # keys checked above
+    raise ConfigurationError(
+        f"model must be a name, a Scorer, or a function (query, texts) -> scores; got {type(model).__name__}."
+    )
+
+
+def _threshold_on_ranks(model: str) -> ScoreKindError:
+    return ScoreKindError(
+        f"{model} gives scores of kind 'rank': only their order means something, so a threshold would cut at a "
+        'different relevance for each query. Use top_n, or score="probability" with calibrator=.'
+    )

@@ -1,0 +1,112 @@
+"""Logic written once as a generator, driven synchronously or by asyncio.
+
+A plan is a generator that yields a question, receives its answer, and returns its result. It knows
+nothing of threads or event loops; the two drivers below do. An error met while answering is thrown
+into the plan at its ``yield``, so the plan decides what a failure means.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    import asyncio
+
+__all__ = ["adrive", "drive", "run_coroutine"]
+
+Question = TypeVar("Question")
+Answer = TypeVar("Answer")
+Result = TypeVar("Result")
+
+
+def drive(plan: Generator[Question, Answer, Result], answer: Callable[[Question], Answer]) -> Result:
+    """Run ``plan`` to its end, answering each question by a plain call."""
+    try:
+        question = next(plan)
+        while True:
+            try:
+                reply = answer(question)
+            except Exception as error:
+                question = plan.throw(error)
+            else:
+                question = plan.send(reply)
+    except StopIteration as stop:
+        result: Result = stop.value
+        return result
+
+
+async def adrive(plan: Generator[Question, Answer, Result], answer: Callable[[Question], Awaitable[Answer]]) -> Result:
+    """Run ``plan`` to its end, awaiting each answer; cancelling the task cancels the call in flight."""
+    try:
+        question = next(plan)
+        while True:
+            try:
+                reply = await answer(question)
+            except Exception as error:
+                question = plan.throw(error)
+            else:
+                question = plan.send(reply)
+    except StopIteration as stop:
+        result: Result = stop.value
+        return result
+    finally:
+        plan.close()
+
+
+def run_coroutine(coroutine: Coroutine[object, object, Result]) -> Result:
+    """Run a coroutine from synchronous code, also where this thread already runs an event loop.
+
+    The coroutine runs on one background loop of the process, so a notebook cell may call it.
+    """
+    import asyncio  # imported late: a third of the time of `import uprank`
+
+    try:
+        loop = _background.loop()
+    except RuntimeError:
+        coroutine.close()
+        raise
+    future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+    try:
+        return future.result()
+    except BaseException:
+        future.cancel()  # e.g. KeyboardInterrupt: do not leave the coroutine running
+        raise
+
+
+class _Background:
+    """The one background event loop of this process, started on first use and again after a fork."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def loop(self) -> asyncio.AbstractEventLoop:
+        import asyncio
+
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(target=self._loop.run_forever, name="uprank-async", daemon=True)
+                self._thread.start()
+            elif threading.current_thread() is self._thread:
+                raise RuntimeError(
+                    "a synchronous rank() was called from inside an async scorer; await arank() there instead"
+                )
+            return self._loop
+
+
+_background = _Background()
+
+
+def _forget_background() -> None:
+    """Start afresh in a forked child: threads do not survive a fork."""
+    global _background
+    _background = _Background()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_background)

@@ -1,0 +1,147 @@
+"""The contract of a scorer: one query and a list of texts in, one number per text out.
+
+A scorer does not sort, cut, deduplicate or normalise, and knows no framework; the pipeline in
+``uprank.reranker`` does that once for all of them. To write one, subclass :class:`Scorer` and
+implement :meth:`Scorer.score`; override :meth:`Scorer.ascore` where you can await, and
+:meth:`Scorer.score_many` where several queries can share a batch.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+__all__ = ["Outcome", "ScoreKind", "ScoreRequest", "Scorer", "Scores", "Usage"]
+
+ScoreKind: TypeAlias = Literal["probability", "logit", "cosine", "rank"]
+"""What a score means.
+
+* ``"probability"``: in [0, 1], comparable between queries.
+* ``"logit"``: any real number whose sigmoid is a probability.
+* ``"cosine"``: in [-1, 1].
+* ``"rank"``: only the order means something; numbers of two queries cannot be compared.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a call consumed.
+
+    Args:
+        pairs: Query-document pairs that were scored, after identical texts were merged.
+        tokens: Tokens that the model read, padding not counted; ``None`` where not known.
+    """
+
+    pairs: int = 0
+    tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRequest:
+    """One query and its texts.
+
+    Args:
+        query: Not empty.
+        texts: At least one; no two alike.
+        instruction: What to judge by, for models that take one.
+    """
+
+    query: str
+    texts: Sequence[str]
+    instruction: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """A scorer's answer.
+
+    Args:
+        values: One number per text, in the order of the texts. They decide the order, so give them
+            raw and in full precision: logits rather than probabilities that saturate at 1.0.
+        kind: What ``values`` mean.
+        native: How they are reported to a caller who asks for nothing else; ``None`` means as they
+            are. A model that ends in a sigmoid gives ``kind="logit", native="probability"``, and
+            the pipeline applies that sigmoid once, after sorting.
+        tokens: Tokens read by the model for this request, padding not counted.
+        warnings: What the caller should know, e.g. that a document was cut.
+    """
+
+    values: Sequence[float]
+    kind: ScoreKind
+    native: Literal["probability"] | None = None
+    tokens: int | None = None
+    warnings: tuple[str, ...] = ()
+
+
+Outcome: TypeAlias = "Scores | Exception"
+"""What became of one request of several: its scores, or why there are none."""
+
+
+class Scorer(ABC):
+    """Base of everything that scores.
+
+    Attributes:
+        name: Shown in rankings and errors, e.g. ``"cross-encoder:BAAI/bge-reranker-v2-m3"``.
+        score_kind: What the reported scores mean; ``None`` until the model is loaded, where only
+            the model can tell.
+        accepts_instruction: Whether ``instruction`` may be given.
+    """
+
+    name: str = "scorer"
+    score_kind: ScoreKind | None = None
+    accepts_instruction: bool = False
+
+    @abstractmethod
+    def score(self, query: str, texts: Sequence[str], *, instruction: str | None = None) -> Scores:
+        """Score each text against the query.
+
+        Args:
+            query: Not empty.
+            texts: At least one; no two alike.
+            instruction: Given only where :attr:`accepts_instruction` is true.
+
+        Raises:
+            ScorerError: If there are no scores to give. Any other exception is wrapped in one.
+        """
+
+    async def ascore(self, query: str, texts: Sequence[str], *, instruction: str | None = None) -> Scores:
+        """As :meth:`score`; by default in a thread of asyncio's pool, so that the loop stays free."""
+        import asyncio  # imported late: a third of the time of `import uprank`
+
+        return await asyncio.to_thread(self.score, query, texts, instruction=instruction)
+
+    def score_many(self, requests: Sequence[ScoreRequest]) -> list[Outcome]:
+        """Score several requests, each on its own: one that fails does not spoil the others."""
+        return [_outcome(self, request) for request in requests]
+
+    async def ascore_many(self, requests: Sequence[ScoreRequest]) -> list[Outcome]:
+        """As :meth:`score_many`, all requests in flight at once."""
+        import asyncio
+
+        return await asyncio.gather(*(_aoutcome(self, request) for request in requests))
+
+    def close(self) -> None:  # noqa: B027 - most scorers hold nothing
+        """Free the model, the threads or the connections held. The next call acquires them again."""
+
+    async def aclose(self) -> None:
+        """As :meth:`close`, for what must be awaited."""
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}>"
+
+
+def _outcome(scorer: Scorer, request: ScoreRequest) -> Outcome:
+    try:
+        return scorer.score(request.query, request.texts, instruction=request.instruction)
+    except Exception as error:  # handed on as a value: the pipeline raises it or passes through
+        return error
+
+
+async def _aoutcome(scorer: Scorer, request: ScoreRequest) -> Outcome:
+    try:
+        return await scorer.ascore(request.query, request.texts, instruction=request.instruction)
+    except Exception as error:  # as above
+        return error

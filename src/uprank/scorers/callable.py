@@ -1,0 +1,68 @@
+"""Any function ``(query, texts) -> scores``, sync or async, as a scorer."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import SupportsFloat, TypeAlias
+
+from uprank.rounds import run_coroutine
+from uprank.scorers.base import ScoreKind, Scorer, Scores
+
+__all__ = ["CallableScorer", "ScoreFunction"]
+
+Numbers: TypeAlias = "Iterable[SupportsFloat] | Scores"
+ScoreFunction: TypeAlias = "Callable[[str, list[str]], Numbers] | Callable[[str, list[str]], Awaitable[Numbers]]"
+
+
+class CallableScorer(Scorer):
+    """Scores with a function of yours.
+
+    Args:
+        function: Takes the query and a list of texts, returns one number per text in their order
+            (a list, a NumPy array, a tensor, any iterable), or a coroutine of that. Higher means
+            more relevant. A sync function is called in the caller's thread by ``rank`` and in a
+            thread of asyncio's pool by ``arank``; an async one is awaited on the caller's loop by
+            ``arank``, and runs on a background loop for ``rank``.
+        name: Shown in rankings and errors; by default the function's own name.
+        score_kind: What its numbers mean. Without it they count as raw scores (``"logit"``) that
+            may be compared with a threshold, but are never turned into probabilities: a sigmoid
+            over what may already be a probability would be a guess.
+    """
+
+    def __init__(self, function: ScoreFunction, *, name: str | None = None, score_kind: ScoreKind | None = None):
+        self._function = function
+        self.name = name or str(getattr(function, "__qualname__", type(function).__qualname__))
+        self.score_kind = score_kind or "logit"
+        self.declared = score_kind is not None
+
+    def score(self, query: str, texts: Sequence[str], *, instruction: str | None = None) -> Scores:
+        result = self._function(query, list(texts))
+        if inspect.isawaitable(result):
+            result = run_coroutine(_wait(result))
+        return self._scores(result)
+
+    async def ascore(self, query: str, texts: Sequence[str], *, instruction: str | None = None) -> Scores:
+        import asyncio
+
+        if _is_async(self._function):
+            result = self._function(query, list(texts))
+        else:
+            result = await asyncio.to_thread(self._function, query, list(texts))
+        if inspect.isawaitable(result):
+            result = await result
+        return self._scores(result)
+
+    def _scores(self, result: Numbers) -> Scores:
+        if isinstance(result, Scores):
+            return result
+        # Checked number by number in the pipeline, as every scorer's answer is.
+        return Scores(values=result, kind=self.score_kind or "logit")  # type: ignore[arg-type]  # unchecked as yet
+
+
+async def _wait(result: Awaitable[Numbers]) -> Numbers:
+    return await result
+
+
+def _is_async(function: Callable[..., object]) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)

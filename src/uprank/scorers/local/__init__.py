@@ -1,0 +1,1 @@
+"""Scorers that run in this process: nothing leaves the machine."""

@@ -1,0 +1,143 @@
+"""From a model name to a scorer: ``scheme:model``, a preset, or a scheme that needs no model.
+
+A scheme is found, in this order, among those given to :func:`register_scorer`, the rows below, and
+the entry points of installed packages in the group ``uprank.scorers``. A name is never guessed from
+a substring.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias, cast
+
+from uprank.errors import ConfigurationError, UnknownModelError
+from uprank.scorers.base import Scorer
+from uprank.scorers.presets import PRESETS
+
+__all__ = [
+    "ENTRY_POINT_GROUP",
+    "SCHEMES",
+    "Scheme",
+    "ScorerFactory",
+    "create_scorer",
+    "import_target",
+    "register_scorer",
+]
+
+ENTRY_POINT_GROUP = "uprank.scorers"
+
+ScorerFactory: TypeAlias = Callable[..., Scorer]
+"""Called with the model's name (where the scheme takes one) and the options; returns a scorer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """One way of scoring.
+
+    Args:
+        target: ``"module:class"``, imported when the scheme is first used.
+        takes_model: Whether a model name follows the colon.
+    """
+
+    target: str
+    takes_model: bool = True
+
+
+SCHEMES: dict[str, Scheme] = {
+    "cross-encoder": Scheme("uprank.scorers.local.cross_encoder:CrossEncoderScorer"),
+    "late-interaction": Scheme("uprank.scorers.local.late_interaction:LateInteractionScorer"),
+    "embedding": Scheme("uprank.scorers.local.embedding:EmbeddingScorer"),
+    "embedded": Scheme("uprank.scorers.local.embedded:EmbeddedScorer", takes_model=False),
+    "bm25": Scheme("uprank.scorers.local.bm25:BM25Scorer", takes_model=False),
+}
+
+_registered: dict[str, ScorerFactory] = {}
+
+
+def register_scorer(scheme: str, factory: ScorerFactory, *, replace: bool = False) -> None:
+    """Make ``Reranker("scheme:model", **options)`` use a scorer of yours.
+
+    Args:
+        scheme: Lower-case letters, digits and hyphens.
+        factory: Called as ``factory(model, **options)``, or ``factory(**options)`` where the name
+            was just ``"scheme"``. A :class:`~uprank.scorers.Scorer` subclass is a factory.
+        replace: Take the place of a scheme of that name.
+
+    Raises:
+        ConfigurationError: If the scheme is malformed, or taken and ``replace`` is false.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9-]*", scheme):
+        raise ConfigurationError(f"{scheme!r} cannot name a scheme: use lower-case letters, digits and hyphens.")
+    if not replace and (scheme in SCHEMES or scheme in PRESETS or scheme in _registered):
+        raise ConfigurationError(f"The name {scheme!r} is taken; pass replace=True to take its place.")
+    _registered[scheme] = factory
+
+
+def create_scorer(name: str, **options: object) -> Scorer:
+    """Make the scorer that ``name`` stands for. No model is loaded yet.
+
+    Args:
+        name: ``"scheme:model"``, a preset, or a scheme that needs no model.
+        options: Passed to the scorer's class.
+
+    Raises:
+        UnknownModelError: If there is no such scheme or preset.
+        ConfigurationError: If an option is unknown, or a model is missing or too much.
+        MissingDependencyError: If the scheme's packages are not installed.
+    """
+    if name in PRESETS and name not in _registered:
+        name = PRESETS[name].model
+    scheme, colon, model = name.partition(":")
+    factory = _find_factory(scheme, name)
+    row = SCHEMES.get(scheme) if scheme not in _registered else None
+    if row is not None and row.takes_model and not model:
+        raise ConfigurationError(f'{name!r} names no model; write "{scheme}:<model>".')
+    if row is not None and not row.takes_model and colon:
+        raise ConfigurationError(f'{name!r}: this scheme takes no model; write "{scheme}".')
+    arguments = (model,) if model else ()
+    _check_options(factory, name, arguments, options)
+    return factory(*arguments, **options)
+
+
+def import_target(row: Scheme) -> ScorerFactory:
+    """Import the class that a row names."""
+    module, _, attribute = row.target.partition(":")
+    return cast(ScorerFactory, getattr(importlib.import_module(module), attribute))
+
+
+def _find_factory(scheme: str, name: str) -> ScorerFactory:
+    if scheme in _registered:
+        return _registered[scheme]
+    if scheme in SCHEMES:
+        return import_target(SCHEMES[scheme])
+    from importlib.metadata import entry_points  # slow to import, seldom needed
+
+    for entry_point in entry_points(group=ENTRY_POINT_GROUP, name=scheme):
+        return cast(ScorerFactory, entry_point.load())
+    known = sorted({*SCHEMES, *PRESETS, *_registered, *(point.name for point in entry_points(group=ENTRY_POINT_GROUP))})
+    close = difflib.get_close_matches(scheme, known, n=1)
+    if close:
+        advice = f"Did you mean {close[0]!r}?"
+    elif "/" in name and ":" not in name:
+        advice = f'A model is named with its scheme, e.g. "cross-encoder:{name}".'
+    else:
+        advice = 'A model is named "scheme:model".'
+    raise UnknownModelError(f"No scheme or preset {scheme!r} (in {name!r}). {advice} Known: {', '.join(known)}.")
+
+
+def _check_options(factory: ScorerFactory, name: str, arguments: tuple[str, ...], options: dict[str, object]) -> None:
+    signature = inspect.signature(factory)
+    try:
+        signature.bind(*arguments, **options)
+    except TypeError as error:
+        takes = [
+            parameter.name
+            for parameter in signature.parameters.values()
+            if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        ]
+        raise ConfigurationError(f"{name!r}: {error}. It takes: {', '.join(takes)}.") from None

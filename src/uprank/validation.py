@@ -1,0 +1,107 @@
+"""What callers give and what scorers answer, checked once, at the edge of the pipeline."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import SupportsFloat
+
+from uprank.documents import Document, DocumentLike, as_document, scorable
+from uprank.errors import InvalidInputError, InvalidScoresError
+from uprank.scorers.base import ScoreRequest, Scores
+
+__all__ = ["Job", "check_scores", "make_jobs", "valid_threshold", "valid_top_n"]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One query's documents, and for each the position of its text among the request's texts."""
+
+    query: str
+    documents: tuple[Document, ...]
+    request: ScoreRequest
+    positions: tuple[int, ...]
+
+
+def make_jobs(
+    queries: Sequence[str],
+    documents_per_query: Sequence[Iterable[DocumentLike]],
+    instruction: str | None,
+    *,
+    many: bool,
+) -> list[Job]:
+    if isinstance(queries, str):
+        raise InvalidInputError("queries must be a list of strings; for one query call rank().")
+    if len(queries) != len(documents_per_query):
+        raise InvalidInputError(f"Got {len(queries)} queries but {len(documents_per_query)} lists of documents.")
+    return [
+        _job(query, documents, instruction, f" of query {number}" if many else "")
+        for number, (query, documents) in enumerate(zip(queries, documents_per_query, strict=True))
+    ]
+
+
+def _job(query: str, documents: Iterable[DocumentLike], instruction: str | None, of_query: str) -> Job:
+    if not isinstance(query, str):
+        raise InvalidInputError(f"The text{of_query or ' of the query'} must be a string, got {type(query).__name__}.")
+    if not query.strip():
+        raise InvalidInputError(f"The text{of_query or ' of the query'} is empty; a query needs words to rank by.")
+    if isinstance(documents, (str, bytes, Mapping, Document)) or not isinstance(documents, Iterable):
+        raise InvalidInputError(f"The documents{of_query} must be a list, got one {type(documents).__name__}.")
+    accepted = tuple(as_document(value, f"Document {index}{of_query}") for index, value in enumerate(documents))
+    position_of: dict[str, int] = {}
+    positions = tuple(position_of.setdefault(scorable(document.text), len(position_of)) for document in accepted)
+    return Job(query, accepted, ScoreRequest(scorable(query), tuple(position_of), instruction), positions)
+
+
+def check_scores(scores: Scores, expected: int, model: str) -> Scores:
+    """Return the scores as plain floats, one finite number a text, or say what is wrong with them."""
+    if not isinstance(scores, Scores):
+        raise InvalidScoresError(f"{model} must answer with Scores, got {type(scores).__name__}.")
+    if isinstance(scores.values, (str, bytes, Mapping)) or not isinstance(scores.values, Iterable):
+        raise InvalidScoresError(f"{model} must give a list of numbers, got {type(scores.values).__name__}.")
+    values = [_number(value, position, model) for position, value in enumerate(scores.values)]
+    if len(values) != expected:
+        raise InvalidScoresError(f"{model} gave {len(values)} scores for {expected} texts.")
+    return replace(scores, values=values)
+
+
+def _number(value: SupportsFloat, position: int, model: str) -> float:
+    try:
+        if isinstance(value, (str, bytes)):
+            raise TypeError
+        number = float(value)
+    except (TypeError, ValueError):
+        raise InvalidScoresError(f"{model} gave {value!r} for text {position}; a score must be a number.") from None
+    if not math.isfinite(number):
+        raise InvalidScoresError(f"{model} gave the score {number} for text {position}; scores must be finite.")
+    return number
+
+
+def valid_top_n(top_n: int | None) -> int | None:
+    if top_n is None:
+        return None
+    try:
+        if isinstance(top_n, bool):
+            raise TypeError
+        number = operator.index(top_n)
+    except TypeError:
+        raise InvalidInputError(f"top_n must be a positive integer or None (all), got {top_n!r}.") from None
+    if number < 1:
+        raise InvalidInputError(f"top_n must be at least 1, or None for all documents; got {number}.")
+    return number
+
+
+def valid_threshold(threshold: float | None) -> float | None:
+    if threshold is None:
+        return None
+    try:
+        if isinstance(threshold, (bool, str, bytes)):
+            raise TypeError
+        number = float(threshold)
+    except (TypeError, ValueError):
+        raise InvalidInputError(f"threshold must be a number or None, got {threshold!r}.") from None
+    if not math.isfinite(number):
+        raise InvalidInputError(f"threshold must be finite, got {number}.")
+    return number
