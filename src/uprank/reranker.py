@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import lru_cache
@@ -23,16 +23,15 @@ from uprank.errors import (
 from uprank.ranking import RankedDocument, Ranking
 from uprank.rounds import adrive, drive
 from uprank.scorers.base import Outcome, Scorer, ScoreRequest, Usage
-from uprank.scorers.callable import CallableScorer, ScoreFunction
-from uprank.scorers.registry import create_scorer
+from uprank.scorers.callable import CallableScorer
+from uprank.scorers.registry import Model, as_scorer
 from uprank.validation import Job, check_scores, make_jobs, valid_threshold, valid_top_n
 
-__all__ = ["ErrorPolicy", "Model", "Reranker", "Unset", "rerank"]
+__all__ = ["ErrorPolicy", "Reranker", "Unset", "rerank"]
 
 logger = logging.getLogger("uprank")
 
 ErrorPolicy: TypeAlias = Literal["raise", "passthrough"]
-Model: TypeAlias = "str | Scorer | ScoreFunction"
 
 
 class Unset(Enum):
@@ -101,7 +100,19 @@ class Reranker:
         self._score_mode: ScoreMode = score
         self._calibrator = calibrator
         self._on_error = on_error
-        self._scorer = _as_scorer(model, options)
+        self._scorer = as_scorer(model, options)
+        self._recipe = (
+            model,
+            {
+                "top_n": top_n,
+                "threshold": threshold,
+                "instruction": instruction,
+                "score": score,
+                "calibrator": calibrator,
+                "on_error": on_error,
+                **options,
+            },
+        )
         self._model = model if isinstance(model, str) else self._scorer.name
         self._check_kind(self._defaults.threshold)
 
@@ -224,6 +235,15 @@ class Reranker:
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
+
+    def __copy__(self) -> Reranker:
+        return self  # never changes, and may be shared between threads: one loaded model is enough
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Reranker:
+        return self
+
+    def __reduce__(self) -> tuple[Callable[..., Reranker], tuple[Model, dict[str, object]]]:
+        return _remake, self._recipe  # made anew where it is unpickled; the model is loaded there
 
     def __repr__(self) -> str:
         return f"Reranker({self._model!r}, top_n={self._defaults.top_n})"
@@ -374,23 +394,8 @@ def _kept(model: Model, options: tuple[tuple[str, object], ...]) -> Reranker:
     return Reranker(model, **dict(options))  # type: ignore[arg-type]  # checked when called
 
 
-def _as_scorer(model: Model, options: dict[str, object]) -> Scorer:
-    if isinstance(model, str):
-        return create_scorer(model, **options)
-    if isinstance(model, Scorer):
-        if options:
-            raise ConfigurationError(
-                f"A ready scorer takes no options here; give {', '.join(options)} to {type(model).__name__} itself."
-            )
-        return model
-    if callable(model):
-        unknown = options.keys() - {"name", "score_kind"}
-        if unknown:
-            raise ConfigurationError(f"A function takes the options name and score_kind, not {', '.join(unknown)}.")
-        return CallableScorer(model, **options)  # type: ignore[arg-type]  # keys checked above
-    raise ConfigurationError(
-        f"model must be a name, a Scorer, or a function (query, texts) -> scores; got {type(model).__name__}."
-    )
+def _remake(model: Model, arguments: dict[str, object]) -> Reranker:
+    return Reranker(model, **arguments)  # type: ignore[arg-type]  # the arguments of an earlier one
 
 
 def _threshold_on_ranks(model: str) -> ScoreKindError:

@@ -17,19 +17,25 @@ from typing import TypeAlias, cast
 
 from uprank.errors import ConfigurationError, UnknownModelError
 from uprank.scorers.base import Scorer
+from uprank.scorers.callable import CallableScorer, ScoreFunction
 from uprank.scorers.presets import PRESETS
 
 __all__ = [
     "ENTRY_POINT_GROUP",
     "SCHEMES",
+    "Model",
     "Scheme",
     "ScorerFactory",
+    "as_scorer",
     "create_scorer",
     "import_target",
     "register_scorer",
 ]
 
 ENTRY_POINT_GROUP = "uprank.scorers"
+
+Model: TypeAlias = "str | Scorer | ScoreFunction"
+"""What may be given as a model: a name, a scorer, or a function."""
 
 ScorerFactory: TypeAlias = Callable[..., Scorer]
 """Called with the model's name (where the scheme takes one) and the options; returns a scorer."""
@@ -76,6 +82,35 @@ def register_scorer(scheme: str, factory: ScorerFactory, *, replace: bool = Fals
     if not replace and (scheme in SCHEMES or scheme in PRESETS or scheme in _registered):
         raise ConfigurationError(f"The name {scheme!r} is taken; pass replace=True to take its place.")
     _registered[scheme] = factory
+
+
+def as_scorer(model: Model, options: dict[str, object]) -> Scorer:
+    """Return the scorer that a caller's ``model`` stands for.
+
+    Args:
+        model: A name for :func:`create_scorer`, a ready scorer, or a function.
+        options: For the scorer named; a function takes ``name`` and ``score_kind``.
+
+    Raises:
+        ConfigurationError: If it is none of these, or an option does not fit. See also
+            :func:`create_scorer`.
+    """
+    if isinstance(model, str):
+        return create_scorer(model, **options)
+    if isinstance(model, Scorer):
+        if options:
+            raise ConfigurationError(
+                f"A ready scorer takes no options here; give {', '.join(options)} to {type(model).__name__} itself."
+            )
+        return model
+    if callable(model):
+        unknown = options.keys() - {"name", "score_kind"}
+        if unknown:
+            raise ConfigurationError(f"A function takes the options name and score_kind, not {', '.join(unknown)}.")
+        return CallableScorer(model, **options)  # type: ignore[arg-type]  # keys checked above
+    raise ConfigurationError(
+        f"model must be a name, a Scorer, or a function (query, texts) -> scores; got {type(model).__name__}."
+    )
 
 
 def create_scorer(name: str, **options: object) -> Scorer:
