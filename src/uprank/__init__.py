@@ -20,9 +20,10 @@ from uprank.errors import (
     UprankError,
 )
 from uprank.ranking import RankedDocument, Ranking
-from uprank.reranker import Reranker, rerank
+from uprank.reranker import Reranker
 from uprank.scorers.base import Usage
 from uprank.scorers.registry import register_scorer
+from uprank.shortcut import rerank
 
 __all__ = [
     "ConfigurationError",

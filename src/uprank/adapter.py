@@ -6,7 +6,9 @@ translate between the framework's documents and ours.
 
 from __future__ import annotations
 
+import threading
 from typing import Any, TypedDict
+from weakref import WeakValueDictionary
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
 from typing_extensions import Self
@@ -29,7 +31,7 @@ class RerankFields(BaseModel):
     """The fields of every framework class of uprank.
 
     The reranker is made with the object, so a wrong name or a missing package shows at once; its
-    model is loaded on first use.
+    model is loaded on first use. Objects with the same model and options share one reranker.
 
     Attributes:
         model: A model name or preset, or a ready :class:`~uprank.Reranker`.
@@ -42,10 +44,13 @@ class RerankFields(BaseModel):
         options: Further options of the model, e.g. ``{"device": "cuda"}``.
     """
 
-    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, populate_by_name=True)
+    # An error must not show what was given: it may hold the key.
+    model_config = ConfigDict(
+        extra="forbid", arbitrary_types_allowed=True, populate_by_name=True, hide_input_in_errors=True
+    )
 
     model: str | Reranker = "embedded"
-    top_n: int | None = Field(default=None, ge=1)
+    top_n: int | None = Field(default=None, ge=1, strict=True)
     threshold: float | None = Field(default=None, allow_inf_nan=False)
     instruction: str | None = None
     score: ScoreMode = "native"
@@ -60,11 +65,11 @@ class RerankFields(BaseModel):
     def _make_reranker(self) -> Self:
         if "api_key" in self.options:
             raise ValueError("give api_key= itself, not inside options=, so that it is never shown or dumped")
-        options = dict(self.options)
+        options: dict[str, Any] = dict(self.options)
         if self.api_key is not None:
             options["api_key"] = self.api_key
         if isinstance(self.model, str):
-            self._reranker = Reranker(self.model, score=self.score, on_error=self.on_error, **options)
+            self._reranker = _shared_reranker(self.model, score=self.score, on_error=self.on_error, options=options)
         elif options or self.score != "native" or self.on_error != "raise":
             raise ValueError("a ready Reranker has its own score, on_error, api_key and options; set them there")
         else:
@@ -86,3 +91,20 @@ class RerankFields(BaseModel):
         if self.instruction is not None:
             selection["instruction"] = self.instruction
         return selection
+
+
+_rerankers: WeakValueDictionary[tuple[object, ...], Reranker] = WeakValueDictionary()
+_rerankers_lock = threading.Lock()
+
+
+def _shared_reranker(model: str, *, score: ScoreMode, on_error: ErrorPolicy, options: dict[str, Any]) -> Reranker:
+    """The reranker of these options, shared by all objects that now have one: frameworks copy theirs at will."""
+    key = (model, score, on_error, tuple(sorted(options.items())))
+    with _rerankers_lock:
+        try:
+            found = _rerankers.get(key)
+        except TypeError:  # an option that cannot be hashed
+            return Reranker(model, score=score, on_error=on_error, **options)
+        if found is None:
+            found = _rerankers[key] = Reranker(model, score=score, on_error=on_error, **options)
+        return found

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from functools import lru_cache
 from typing import Final, Literal, TypeAlias, get_args
 
 from uprank.calibration import Calibrator, ScoreMode, report
@@ -27,7 +26,7 @@ from uprank.scorers.callable import CallableScorer
 from uprank.scorers.registry import Model, as_scorer
 from uprank.validation import Job, check_scores, make_jobs, valid_threshold, valid_top_n
 
-__all__ = ["ErrorPolicy", "Reranker", "Unset", "rerank"]
+__all__ = ["ErrorPolicy", "Reranker", "Unset"]
 
 logger = logging.getLogger("uprank")
 
@@ -130,6 +129,11 @@ class Reranker:
     def top_n(self) -> int | None:
         """How many documents are returned at most, where a call does not say."""
         return self._defaults.top_n
+
+    @property
+    def threshold(self) -> float | None:
+        """The least score that is returned, where a call does not say."""
+        return self._defaults.threshold
 
     def rank(
         self,
@@ -350,48 +354,6 @@ class Reranker:
             )
         if threshold is not None and kind == "rank" and self._score_mode == "native":
             raise _threshold_on_ranks(self._model)
-
-
-def rerank(
-    query: str,
-    documents: Iterable[DocumentLike],
-    model: Model = "embedded",
-    *,
-    top_n: int | None = None,
-    threshold: float | None = None,
-    instruction: str | None = None,
-    **options: object,
-) -> Ranking:
-    """Rank documents for a query, in one line.
-
-    The rerankers of the last few models named here are kept, so a loop does not load a model twice;
-    to decide yourself how long a model lives, keep a :class:`Reranker`.
-
-    Args:
-        query: Not empty.
-        documents: As for :meth:`Reranker.rank`.
-        model: As for :class:`Reranker`.
-        top_n: How many to return at most; ``None`` returns all.
-        threshold: Return only documents scored at least this.
-        instruction: What to judge by, for models that take one.
-        options: Further options of :class:`Reranker`.
-
-    Returns:
-        The documents, best first.
-
-    Raises:
-        UprankError: As :class:`Reranker` and :meth:`Reranker.rank` do.
-    """
-    try:
-        reranker = _kept(model, tuple(sorted(options.items())))
-    except TypeError:  # an option that cannot be hashed
-        reranker = Reranker(model, **options)  # type: ignore[arg-type]  # checked when called
-    return reranker.rank(query, documents, top_n=top_n, threshold=threshold, instruction=instruction)
-
-
-@lru_cache(maxsize=4)
-def _kept(model: Model, options: tuple[tuple[str, object], ...]) -> Reranker:
-    return Reranker(model, **dict(options))  # type: ignore[arg-type]  # checked when called
 
 
 def _remake(model: Model, arguments: dict[str, object]) -> Reranker:

@@ -1,0 +1,1 @@
+"""`uprank demo`: rerank the documentation of Python's own standard library, in both frameworks."""

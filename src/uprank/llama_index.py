@@ -1,0 +1,148 @@
+"""LlamaIndex: a node postprocessor that reranks, for query engines, chat engines and tools.
+
+>>> index.as_query_engine(node_postprocessors=[RerankPostprocessor(top_n=5)])  # doctest: +SKIP
+"""
+# ruff: noqa: E402 - the check comes before the imports it is for
+
+from __future__ import annotations
+
+from uprank.extras import require
+
+require("RerankPostprocessor", "llama-index", "llama_index")
+# `llama_index` is a namespace that other packages share, so it may be there without its core.
+require("RerankPostprocessor", "llama-index", "llama_index.core")
+
+from collections.abc import Generator
+from contextlib import closing
+from typing import TypeAlias
+
+from llama_index.core.callbacks import CBEventType, EventPayload
+from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]  # it has no __all__
+from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
+from llama_index.core.postprocessor.types import BaseNodePostprocessor
+from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
+from pydantic import ConfigDict
+
+from uprank.adapter import RerankFields
+from uprank.errors import ConfigurationError, InvalidInputError
+from uprank.ranking import Ranking
+from uprank.reranker import Reranker
+from uprank.rounds import adrive, drive
+
+__all__ = ["RerankPostprocessor"]
+
+Nodes: TypeAlias = list[NodeWithScore]
+
+dispatcher = get_dispatcher(__name__)
+
+
+class RerankPostprocessor(RerankFields, BaseNodePostprocessor):
+    """Reorders retrieved nodes by how well they answer the query.
+
+    Has the fields of :class:`~uprank.adapter.RerankFields` (``model``, ``top_n``, ``threshold``, ...) too.
+    The nodes given are never changed: the result holds new ``NodeWithScore`` objects, each with a copy
+    of its node. The copy keeps id, class, relationships and metadata (the values are shared) and gains
+    these metadata keys, none of which reaches the embedding or the LLM text:
+
+    * ``rerank_index`` (int): the node's position in the list given.
+    * ``retrieval_score`` (float): the score it came with; left as it was where it came without.
+    * ``rerank_skipped`` (``"no text"``): a node without text of its own, e.g. an ``ImageNode``. Nothing is
+      fetched for it. It follows the scored nodes, in the order given, with score ``None``; with a
+      ``threshold`` it is left out, having no score to compare.
+    * ``rerank_degraded`` (``True``): scoring failed and ``on_error="passthrough"`` kept the order of
+      all nodes, with score ``None``, whatever the threshold.
+
+    LlamaIndex computes ``node.hash`` over the metadata of text nodes and documents, so a copy's differs
+    from the original's: tell nodes apart by ``node_id``, and store the originals.
+
+    Each call sends a ``ReRankStartEvent`` and a ``ReRankEndEvent``, and a ``RERANKING`` event to the callback
+    manager. The end is sent also for no nodes, and where the call fails or is cancelled: with an empty
+    list then. A pickle holds ``api_key``; JSON does not: give it to ``from_json`` again.
+
+    Attributes:
+        metadata_mode: Which metadata is scored with a node's text. ``EMBED`` is what was embedded, and
+            what LlamaIndex's own rerankers score; ``NONE`` is the text alone, as in LangChain. ``ALL``
+            heeds no exclusion, so it shows the keys above of an earlier rerank.
+
+    Raises:
+        InvalidInputError: (a ``ValueError``) If a call has no query, or an empty one.
+        ScorerError: If scoring failed, unless ``on_error="passthrough"``.
+    """
+
+    model_config = ConfigDict(hide_input_in_errors=True)  # the input may hold the api_key
+
+    metadata_mode: MetadataMode = MetadataMode.EMBED
+
+    @classmethod
+    def class_name(cls) -> str:
+        return "RerankPostprocessor"
+
+    def to_json(self, **kwargs: object) -> str:
+        if isinstance(self.model, Reranker):
+            raise ConfigurationError(f"{self.model!r} cannot be written to JSON; give model= by its name instead.")
+        return super().to_json(**kwargs)
+
+    def __getstate__(self) -> dict[str, object]:
+        state = super().__getstate__()
+        # LlamaIndex leaves out what cannot be pickled: this would come back with the default model.
+        lost = type(self).model_fields.keys() - state["__dict__"].keys() - {"callback_manager"}
+        if lost:
+            names = ", ".join(sorted(lost))
+            raise ConfigurationError(f"{names}= cannot be pickled; give model= by its name, with plain options.")
+        return state
+
+    def _postprocess_nodes(self, nodes: Nodes, query_bundle: QueryBundle | None = None) -> Nodes:
+        with closing(self._plan(nodes, query_bundle)) as plan:  # sends the end also after KeyboardInterrupt
+            return drive(plan, lambda call: self.reranker.rank(*call, **self.selection()))
+
+    @dispatcher.span  # the base class gives a span to abstract methods only, which the sync one is
+    async def _apostprocess_nodes(self, nodes: Nodes, query_bundle: QueryBundle | None = None) -> Nodes:
+        plan = self._plan(nodes, query_bundle)
+        return await adrive(plan, lambda call: self.reranker.arank(*call, **self.selection()))
+
+    def _plan(self, nodes: Nodes, query_bundle: QueryBundle | None) -> Generator[tuple[str, list[str]], Ranking, Nodes]:
+        """Ask for one ranking of the nodes' texts, between the start and the end events."""
+        model, top_n = self.reranker.model, self.top_n or self.reranker.top_n or len(nodes)
+        query = None if query_bundle is None else query_bundle.query_str.strip()  # tools add line ends
+        start: dict[str, object] = {EventPayload.NODES: nodes, EventPayload.QUERY_STR: query}
+        start |= {EventPayload.MODEL_NAME: model, EventPayload.TOP_K: top_n}
+        result: Nodes = []
+        dispatcher.event(ReRankStartEvent(query=query_bundle, nodes=nodes, top_n=top_n, model_name=model))
+        try:
+            with self.callback_manager.event(CBEventType.RERANKING, payload=start) as event:
+                if query is None:
+                    raise InvalidInputError("Reranking needs a query: pass query_str= or query_bundle=.")
+                textual = [i for i, item in enumerate(nodes) if item.node.get_content(MetadataMode.NONE).strip()]
+                ranking = yield query, [nodes[i].node.get_content(self.metadata_mode) for i in textual]
+                result = self._arrange(nodes, textual, ranking)[:top_n]
+                event.on_end(payload={EventPayload.NODES: result})
+        finally:
+            dispatcher.event(ReRankEndEvent(nodes=result))
+        return result
+
+    def _arrange(self, nodes: Nodes, textual: list[int], ranking: Ranking) -> Nodes:
+        """Return the nodes in their new order: the ranked ones, then those without text."""
+        skipped = set(range(len(nodes))).difference(textual)
+        order: list[tuple[int, float | None]] = [(textual[hit.index], hit.score) for hit in ranking]
+        if ranking.degraded:
+            order = [(index, None) for index in range(len(nodes))]
+        elif self.threshold is None and self.reranker._defaults.threshold is None:
+            order += [(index, None) for index in sorted(skipped)]
+        notes: dict[str, object] = {"rerank_degraded": True} if ranking.degraded else {}
+        no_text = {**notes, "rerank_skipped": "no text"}
+        return [_rescored(nodes[i], score, i, no_text if i in skipped else notes) for i, score in order]
+
+
+def _rescored(item: NodeWithScore, score: float | None, index: int, notes: dict[str, object]) -> NodeWithScore:
+    node, notes = item.node, {**notes, "rerank_index": index}
+    if item.score is not None:
+        notes["retrieval_score"] = float(item.score)
+    kept = {key: value for key, value in node.metadata.items() if key not in ("rerank_skipped", "rerank_degraded")}
+    copy = node.model_copy(
+        update={
+            "metadata": {**kept, **notes},
+            "excluded_embed_metadata_keys": list(dict.fromkeys([*node.excluded_embed_metadata_keys, *notes])),
+            "excluded_llm_metadata_keys": list(dict.fromkeys([*node.excluded_llm_metadata_keys, *notes])),
+        }
+    )
+    return item.model_copy(update={"node": copy, "score": score})

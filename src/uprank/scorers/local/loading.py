@@ -1,0 +1,111 @@
+"""What loading any local model needs: checked options, a device, a number format, a window."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+
+from uprank.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+__all__ = [
+    "DType",
+    "LongQuery",
+    "dtype_argument",
+    "pick_device",
+    "pick_dtype",
+    "position_limit",
+    "valid_dtype",
+    "valid_long_query",
+    "valid_max_length",
+]
+
+DType: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]
+"""The type of a model's weights; ``"auto"`` is float32 on a CPU, elsewhere the checkpoint's own."""
+
+LongQuery: TypeAlias = Literal["error", "truncate"]
+"""What becomes of a query that does not fit the model's window."""
+
+_SMALLEST_WINDOW = 8
+
+
+def valid_dtype(dtype: DType) -> DType:
+    """Return ``dtype`` if it is one; raise ``ConfigurationError`` if not."""
+    if dtype not in get_args(DType):
+        raise ConfigurationError(f"dtype must be one of {', '.join(get_args(DType))}; got {dtype!r}.")
+    return dtype
+
+
+def valid_long_query(long_query: LongQuery) -> LongQuery:
+    """Return ``long_query`` if it is one; raise ``ConfigurationError`` if not."""
+    if long_query not in get_args(LongQuery):
+        raise ConfigurationError(f'long_query must be "error" or "truncate", got {long_query!r}.')
+    return long_query
+
+
+def valid_max_length(max_length: int | None, *, positions: int | None = None, name: str) -> int | None:
+    """Return ``max_length`` if the model can read that many tokens, or ``None``.
+
+    Args:
+        max_length: The window asked for, special tokens included.
+        positions: The most tokens that the model has positions for, where known.
+        name: Names the model in the error.
+
+    Raises:
+        ConfigurationError: If it is no integer, under 8, or over ``positions``.
+    """
+    if max_length is None:
+        return None
+    whole = isinstance(max_length, int) and not isinstance(max_length, bool)
+    if not whole or max_length < _SMALLEST_WINDOW or (positions is not None and max_length > positions):
+        most = "" if positions is None else f" and at most {positions}, the positions of {name}"
+        raise ConfigurationError(f"max_length must be at least {_SMALLEST_WINDOW}{most}; got {max_length!r}.")
+    return max_length
+
+
+def pick_device(device: str | None) -> str:
+    """Return ``device``, or the best there is: CUDA, then Apple's MPS, then the CPU."""
+    import torch
+
+    if device is not None:
+        return device
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def pick_dtype(dtype: DType, device: str) -> torch.dtype | Literal["auto"]:
+    """Return what transformers takes for ``dtype`` on ``device``.
+
+    A CPU gets float32: half precision is slower there, and some operations lack it.
+    """
+    import torch
+
+    if dtype != "auto":
+        chosen: torch.dtype = getattr(torch, dtype)
+        return chosen
+    return torch.float32 if torch.device(device).type == "cpu" else "auto"
+
+
+def dtype_argument() -> str:
+    """The name that ``from_pretrained`` has for the weights' type; it changed in transformers 4.56."""
+    import transformers
+
+    major, minor = (int(part) for part in transformers.__version__.split(".")[:2])
+    return "dtype" if (major, minor) >= (4, 56) else "torch_dtype"
+
+
+def position_limit(model: nn.Module) -> int | None:
+    """The most tokens that a transformer has positions for; ``None`` where it has no such limit."""
+    from torch import nn
+
+    positions = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    if not isinstance(positions, int) or positions <= 0:
+        return None
+    for module in model.modules():
+        padding = getattr(module, "padding_idx", None)
+        if isinstance(padding, int) and isinstance(getattr(module, "position_embeddings", None), nn.Embedding):
+            return positions - padding - 1  # RoBERTa and its kin count positions from padding_idx + 1
+    return positions

@@ -1,0 +1,55 @@
+"""The one-line way in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+
+from uprank.documents import DocumentLike
+from uprank.ranking import Ranking
+from uprank.reranker import Reranker
+from uprank.scorers.registry import Model
+
+__all__ = ["rerank"]
+
+
+def rerank(
+    query: str,
+    documents: Iterable[DocumentLike],
+    model: Model = "embedded",
+    *,
+    top_n: int | None = None,
+    threshold: float | None = None,
+    instruction: str | None = None,
+    **options: object,
+) -> Ranking:
+    """Rank documents for a query, in one line.
+
+    The rerankers of the last few models named here are kept, so a loop does not load a model twice;
+    to decide yourself how long a model lives, keep a :class:`Reranker`.
+
+    Args:
+        query: Not empty.
+        documents: As for :meth:`Reranker.rank`.
+        model: As for :class:`Reranker`.
+        top_n: How many to return at most; ``None`` returns all.
+        threshold: Return only documents scored at least this.
+        instruction: What to judge by, for models that take one.
+        options: Further options of :class:`Reranker`.
+
+    Returns:
+        The documents, best first.
+
+    Raises:
+        UprankError: As :class:`Reranker` and :meth:`Reranker.rank` do.
+    """
+    try:
+        reranker = _kept(model, tuple(sorted(options.items())))
+    except TypeError:  # an option that cannot be hashed
+        reranker = Reranker(model, **options)  # type: ignore[arg-type]  # checked when called
+    return reranker.rank(query, documents, top_n=top_n, threshold=threshold, instruction=instruction)
+
+
+@lru_cache(maxsize=4)
+def _kept(model: Model, options: tuple[tuple[str, object], ...]) -> Reranker:
+    return Reranker(model, **dict(options))  # type: ignore[arg-type]  # checked when called
