@@ -8,7 +8,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uprank import Reranker
@@ -41,6 +41,7 @@ def reference(query: list[str], texts: list[list[str]], k1: float, b: float) -> 
 words = st.lists(st.sampled_from(["fox", "whale", "csv", "file", "blue"]), max_size=6)
 
 
+@settings(deadline=None)
 @given(query=words, texts=st.lists(words, min_size=1, max_size=5), k1=st.floats(0, 3), b=st.floats(0, 1))
 def test_scores_equal_the_formula(query: list[str], texts: list[list[str]], k1: float, b: float):
     scores = BM25Scorer(k1=k1, b=b).score(" ".join(query), [" ".join(text) for text in texts])

@@ -78,16 +78,22 @@ class TestDemo:
         assert len(rows(result.output)) == len(QUESTIONS)
 
     def test_fails_where_the_frameworks_disagree(self, run, monkeypatch):
-        calls = []
+        calls: list[str] = []
+        made: list[CallableScorer] = []
 
         def fickle(query: str, texts: list[str]) -> list[float]:
             """Prefers the last text in LangChain, which asks first after the warm-up, then the first."""
             calls.append(query)
             return [float(position if len(calls) == 2 else -position) for position in range(len(texts))]
 
-        monkeypatch.setitem(registry._registered, "fickle", lambda: CallableScorer(fickle))
+        def make() -> CallableScorer:
+            made.append(CallableScorer(fickle))
+            return made[-1]
+
+        monkeypatch.setitem(registry._registered, "fickle", make)
         result = run("demo", "--model", "fickle", "-q", GZIP, "--top-n", "2", "--candidates", "9")
         assert result.exit_code == 1
+        assert len(made) == 1  # both frameworks share one model
         assert "differ. LlamaIndex gave:" in result.output
         assert [row[4] for row in rows(result.output)] == ["8", "7"]
         assert re.search(r"^0 +gzip.compress +index 0 +score -?0\.0000", result.output, re.MULTILINE)

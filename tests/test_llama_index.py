@@ -277,7 +277,7 @@ async def test_nodes_without_text_follow_unscored_and_nothing_is_fetched(network
     assert await postprocessor.apostprocess_nodes(nodes, query_str=QUERY) == result
     assert network == []
     with pytest.raises(OSError, match="no network"):  # the guard does see what must not be called
-        nodes[0].node.get_content_blocks()
+        nodes[0].node.resolve_image()
 
 
 def test_top_n_counts_the_whole_result_and_a_threshold_drops_what_has_no_score() -> None:

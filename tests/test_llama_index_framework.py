@@ -9,6 +9,7 @@ import pytest
 from llama_index.core import VectorStoreIndex
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.base.response.schema import Response
+from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload, LlamaDebugHandler
 from llama_index.core.chat_engine import ContextChatEngine
 from llama_index.core.evaluation import RetrieverEvaluator
 from llama_index.core.llms import MockLLM
@@ -83,6 +84,19 @@ async def test_query_engine(index: VectorStoreIndex, postprocessor: RerankPostpr
         assert "rerank_index" not in response.response
         assert "blue whale" not in response.response
     assert all("rerank_index" not in node.metadata for node in index.docstore.docs.values())
+
+
+def test_query_engine_hands_over_its_callbacks(index: VectorStoreIndex, postprocessor: RerankPostprocessor) -> None:
+    debug = LlamaDebugHandler(print_trace_on_end=False)
+    engine = RetrieverQueryEngine.from_args(
+        index.as_retriever(),
+        llm=MockLLM(),
+        node_postprocessors=[postprocessor],
+        callback_manager=CallbackManager([debug]),
+    )
+    response = engine.query(QUERY)
+    ((_, end),) = debug.get_event_pairs(CBEventType.RERANKING)
+    assert end.payload == {EventPayload.NODES: response.source_nodes}
 
 
 async def test_query_engine_over_documents_and_with_a_later_postprocessor(index: VectorStoreIndex) -> None:

@@ -190,11 +190,13 @@ def test_d5_without_llama_index_the_error_names_the_extra(tmp_path: Path, namesp
         "try: import uprank.llama_index\n"
         "except MissingDependencyError as error: sys.stdout.write(str(error))\n"
     )
-    # -S leaves out the installed packages; nothing of this process is there but uprank itself.
+    # -I and -S leave out the environment and the installed packages; only uprank itself is there.
     done = subprocess.run(
-        [sys.executable, "-S", "-c", script, str(source), str(tmp_path)], capture_output=True, text=True, check=True
+        [sys.executable, "-I", "-S", "-c", script, str(source), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    missing = "llama_index.core" if namespace else "llama_index"
     assert done.stdout == (
-        f'RerankPostprocessor needs {missing}, not installed here. Run: pip install "uprank[llama-index]"'
+        'RerankPostprocessor needs llama_index.core, not installed here. Run: pip install "uprank[llama-index]"'
     )

@@ -49,15 +49,16 @@ class RerankFields(BaseModel):
         extra="forbid", arbitrary_types_allowed=True, populate_by_name=True, hide_input_in_errors=True
     )
 
-    model: str | Reranker = "embedded"
+    # What the reranker was made of cannot be changed afterwards: the object would claim what it does not do.
+    model: str | Reranker = Field(default="embedded", frozen=True)
     top_n: int | None = Field(default=None, ge=1, strict=True)
     threshold: float | None = Field(default=None, allow_inf_nan=False)
     instruction: str | None = None
-    score: ScoreMode = "native"
-    on_error: ErrorPolicy = "raise"
-    api_key: SecretStr | None = Field(default=None, exclude=True, repr=False)
+    score: ScoreMode = Field(default="native", frozen=True)
+    on_error: ErrorPolicy = Field(default="raise", frozen=True)
+    api_key: SecretStr | None = Field(default=None, exclude=True, repr=False, frozen=True)
     # Any: each scorer has options of its own, checked by its constructor.
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: dict[str, Any] = Field(default_factory=dict, frozen=True)
 
     _reranker: Reranker = PrivateAttr()
 
@@ -99,7 +100,7 @@ _rerankers_lock = threading.Lock()
 
 def _shared_reranker(model: str, *, score: ScoreMode, on_error: ErrorPolicy, options: dict[str, Any]) -> Reranker:
     """The reranker of these options, shared by all objects that now have one: frameworks copy theirs at will."""
-    key = (model, score, on_error, tuple(sorted(options.items())))
+    key = (model, score, on_error, tuple((name, type(options[name]), options[name]) for name in sorted(options)))
     with _rerankers_lock:
         try:
             found = _rerankers.get(key)

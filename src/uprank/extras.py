@@ -10,12 +10,12 @@ __all__ = ["require"]
 
 
 def require(feature: str, extra: str, *packages: str) -> None:
-    """Check that ``packages`` can be imported, without importing them.
+    """Check that ``packages`` are there, without importing them.
 
     Args:
         feature: What needs them, for the message.
         extra: The extra of uprank that brings them.
-        packages: Top-level import names.
+        packages: Import names; of a dotted one the parent package is imported.
 
     Raises:
         MissingDependencyError: If any of them is not installed.
@@ -28,5 +28,5 @@ def require(feature: str, extra: str, *packages: str) -> None:
 def _installed(package: str) -> bool:
     try:
         return find_spec(package) is not None
-    except ValueError:  # a module without a spec, as where an import is blocked on purpose
+    except (ImportError, ValueError):  # no parent package, or a module that is blocked on purpose
         return False

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from uprank.extras import require
 
-require("RerankPostprocessor", "llama-index", "llama_index")
-# `llama_index` is a namespace that other packages share, so it may be there without its core.
+# Not `llama_index`: that is a namespace which other packages share.
 require("RerankPostprocessor", "llama-index", "llama_index.core")
 
 from collections.abc import Generator
-from contextlib import closing
 from typing import TypeAlias
 
 from llama_index.core.callbacks import CBEventType, EventPayload
@@ -21,7 +19,6 @@ from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
-from pydantic import ConfigDict
 
 from uprank.adapter import RerankFields
 from uprank.errors import ConfigurationError, InvalidInputError
@@ -69,8 +66,6 @@ class RerankPostprocessor(RerankFields, BaseNodePostprocessor):
         ScorerError: If scoring failed, unless ``on_error="passthrough"``.
     """
 
-    model_config = ConfigDict(hide_input_in_errors=True)  # the input may hold the api_key
-
     metadata_mode: MetadataMode = MetadataMode.EMBED
 
     @classmethod
@@ -92,13 +87,13 @@ class RerankPostprocessor(RerankFields, BaseNodePostprocessor):
         return state
 
     def _postprocess_nodes(self, nodes: Nodes, query_bundle: QueryBundle | None = None) -> Nodes:
-        with closing(self._plan(nodes, query_bundle)) as plan:  # sends the end also after KeyboardInterrupt
-            return drive(plan, lambda call: self.reranker.rank(*call, **self.selection()))
+        return drive(self._plan(nodes, query_bundle), lambda call: self.reranker.rank(*call, **self.selection()))
 
     @dispatcher.span  # the base class gives a span to abstract methods only, which the sync one is
     async def _apostprocess_nodes(self, nodes: Nodes, query_bundle: QueryBundle | None = None) -> Nodes:
-        plan = self._plan(nodes, query_bundle)
-        return await adrive(plan, lambda call: self.reranker.arank(*call, **self.selection()))
+        return await adrive(
+            self._plan(nodes, query_bundle), lambda call: self.reranker.arank(*call, **self.selection())
+        )
 
     def _plan(self, nodes: Nodes, query_bundle: QueryBundle | None) -> Generator[tuple[str, list[str]], Ranking, Nodes]:
         """Ask for one ranking of the nodes' texts, between the start and the end events."""
@@ -126,7 +121,7 @@ class RerankPostprocessor(RerankFields, BaseNodePostprocessor):
         order: list[tuple[int, float | None]] = [(textual[hit.index], hit.score) for hit in ranking]
         if ranking.degraded:
             order = [(index, None) for index in range(len(nodes))]
-        elif self.threshold is None and self.reranker._defaults.threshold is None:
+        elif self.threshold is None and self.reranker.threshold is None:
             order += [(index, None) for index in sorted(skipped)]
         notes: dict[str, object] = {"rerank_degraded": True} if ranking.degraded else {}
         no_text = {**notes, "rerank_skipped": "no text"}

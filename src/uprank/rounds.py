@@ -36,6 +36,8 @@ def drive(plan: Generator[Question, Answer, Result], answer: Callable[[Question]
     except StopIteration as stop:
         result: Result = stop.value
         return result
+    finally:
+        plan.close()  # where an interrupt ended the answer: let the plan tidy up
 
 
 async def adrive(plan: Generator[Question, Answer, Result], answer: Callable[[Question], Awaitable[Answer]]) -> Result:
@@ -53,7 +55,7 @@ async def adrive(plan: Generator[Question, Answer, Result], answer: Callable[[Qu
         result: Result = stop.value
         return result
     finally:
-        plan.close()
+        plan.close()  # likewise where the task was cancelled
 
 
 def run_coroutine(coroutine: Coroutine[object, object, Result]) -> Result:

@@ -21,8 +21,9 @@ def demo(
 ) -> None:
     """Rerank the documentation of Python's standard library, before and after side by side.
 
-    BM25 retrieves passages from the docstrings of this very Python; the model reranks them, through
-    LangChain and through LlamaIndex. Exits with 1 if the two frameworks disagree.
+    BM25 finds candidates among the docstrings of this very Python.
+    The model reranks them, through LangChain and through LlamaIndex.
+    Exits with 1 if the two frameworks disagree.
     """
     from uprank.demo.show import run_demo
 

@@ -57,7 +57,7 @@ def _entries(name: str, value: object) -> Iterator[Entry]:
         yield Entry(name, "class" if isinstance(value, type) else "function", _signature(value), doc)
     if not isinstance(value, type):
         return
-    for member, attribute in sorted(vars(value).items()):
+    for member, attribute in vars(value).items():
         doc = _doc(attribute)
         if member.startswith("_") or not doc:
             continue

@@ -142,7 +142,7 @@ def _sources(root: Path) -> Iterator[tuple[str, Path]]:
 
 def _submodules(name: str, package: Path) -> Iterator[tuple[str, Path]]:
     for path in package.iterdir():
-        if path.suffix == ".py" and path.stem not in ("__init__", "__main__"):
+        if path.suffix == ".py" and path.stem != "__init__":
             yield f"{name}.{path.stem}", path
         elif (path / "__init__.py").is_file() and path.name not in TEST_PACKAGES:
             yield f"{name}.{path.name}", path / "__init__.py"
