@@ -73,8 +73,15 @@ def test_a_function_may_change_its_list_of_texts():
         texts.pop()
         return scores
 
-    ranking = Reranker(consume).rank("q", ["a", "bbb", "cc"])
-    assert [(hit.index, hit.document.text) for hit in ranking] == [(1, "bbb"), (2, "cc"), (0, "a")]
+    async def aconsume(query, texts):
+        return consume(query, texts)
+
+    for ranking in (
+        Reranker(consume).rank("q", ["a", "bbb", "cc"]),
+        asyncio.run(Reranker(consume).arank("q", ["a", "bbb", "cc"])),
+        asyncio.run(Reranker(aconsume).arank("q", ["a", "bbb", "cc"])),
+    ):
+        assert [(hit.index, hit.document.text) for hit in ranking] == [(1, "bbb"), (2, "cc"), (0, "a")]
 
 
 # --- answers that are refused

@@ -215,7 +215,7 @@ def test_passthrough_does_not_cover_mistakes_of_the_set_up(error):
 def test_passthrough_degrades_only_the_query_that_failed():
     def fails_for_two(query, texts):
         if query == "two":
-            raise TimeoutError("20 s")
+            raise RuntimeError("20 s")
         return [float(ord(text)) for text in texts]
 
     documents = [["a", "b"], ["x", "w"], ["c", "d"]]
@@ -231,10 +231,10 @@ def test_passthrough_degrades_only_the_query_that_failed():
 def test_without_passthrough_one_failing_query_fails_the_call():
     def fails_for_two(query, texts):
         if query == "two":
-            raise TimeoutError("20 s")
+            raise RuntimeError("20 s")
         return [1.0] * len(texts)
 
-    with pytest.raises(ScorerError, match="TimeoutError: 20 s"):
+    with pytest.raises(ScorerError, match="RuntimeError: 20 s"):
         Reranker(fails_for_two).rank_many(["one", "two"], [["a"], ["b"]])
 
 

@@ -41,6 +41,14 @@ def by_length(query, texts):
     return [float(len(text)) for text in texts]
 
 
+def out_of_order(query, texts):
+    raise RuntimeError("out of order")
+
+
+def thirds(value):
+    return value / 3
+
+
 def indices(ranking):
     return [hit.index for hit in ranking]
 
@@ -248,15 +256,24 @@ def test_the_model_is_closed_when_the_block_fails(recorder):
 
 
 def test_a_reranker_is_pickled_by_its_recipe():
-    reranker = Reranker(
-        by_length, top_n=2, threshold=0.2, score="probability", score_kind="logit", on_error="passthrough", name="n"
-    )
+    reranker = Reranker(by_length, top_n=3, threshold=0.8, score="probability", score_kind="logit", name="n")
     again = pickle.loads(pickle.dumps(reranker))  # noqa: S301 - our own bytes
     assert again is not reranker
-    assert repr(again) == repr(reranker)
-    documents = ["a", "bb", "", "ccc"]
-    assert again.rank("q", documents).to_dicts() == reranker.rank("q", documents).to_dicts()
-    assert again.rank("q", documents).score_kind == "probability"
+    assert repr(again) == "Reranker('n', top_n=3)"
+    ranking = again.rank("q", ["a", "bb", "", "ccc", "dddd"])
+    assert (indices(ranking), ranking.score_kind) == ([4, 3, 1], "probability")
+    assert indices(again.rank("q", ["a", "bb"])) == [1]
+
+
+def test_a_reranker_is_pickled_with_its_policy_its_instruction_and_its_calibrator():
+    again = pickle.loads(pickle.dumps(Reranker(out_of_order, on_error="passthrough")))  # noqa: S301 - our own bytes
+    assert again.rank("q", ["a"]).degraded
+    scorer = Recorder()
+    made = Reranker(scorer, instruction="prefer code", score="probability", calibrator=thirds)
+    again = pickle.loads(pickle.dumps(made))  # noqa: S301 - our own bytes
+    assert again.rank("q", ["aa"])[0].score == 2 / 3
+    assert again.scorer.calls == [("q", ["aa"], "prefer code")]
+    assert scorer.calls == []
 
 
 def test_a_reranker_of_a_named_model_is_pickled_with_its_options():
@@ -267,10 +284,12 @@ def test_a_reranker_of_a_named_model_is_pickled_with_its_options():
     assert len(data) < 2_000  # no model in it
 
 
-def test_copies_share_the_one_model(recorder):
-    reranker = Reranker(recorder)
+@pytest.mark.parametrize("make", [Recorder, lambda: "cross-encoder:acme/none-such"], ids=["scorer", "name"])
+def test_copies_share_the_one_model(make):
+    reranker = Reranker(make(), top_n=2)
     for again in (copy.copy(reranker), copy.deepcopy(reranker), copy.deepcopy({"r": [reranker]})["r"][0]):
-        assert again.scorer is recorder
+        assert again.scorer is reranker.scorer
+        assert again.top_n == 2
 
 
 def test_repr_shows_the_model_and_no_options(own_registry):

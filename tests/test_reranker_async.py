@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -19,6 +20,11 @@ def by_length(query, texts):
 async def aby_length(query, texts):
     await asyncio.sleep(0)
     return by_length(query, texts)
+
+
+class AsyncLength:
+    async def __call__(self, query, texts):
+        return by_length(query, texts)
 
 
 def without_time(ranking):
@@ -88,6 +94,15 @@ async def test_an_async_function_runs_on_the_callers_loop_in_the_callers_task():
     await Reranker(where).arank_many(["p", "q"], [["a"], ["b"]])
     assert set(seen) == {(asyncio.get_running_loop(), threading.get_ident())}
     assert len(seen) == 3
+
+
+@pytest.mark.parametrize(
+    "function", [aby_length, partial(aby_length), AsyncLength()], ids=["function", "partial", "object"]
+)
+async def test_an_async_function_needs_no_thread(function):
+    before = set(threading.enumerate())
+    await Reranker(function).arank_many(["p", "q"], [["a"], ["b"]])
+    assert set(threading.enumerate()) <= before
 
 
 def _waits(release):
@@ -232,7 +247,7 @@ async def test_a_failure_is_wrapped_with_its_cause():
 async def test_passthrough_degrades_only_the_query_that_failed():
     async def fails_for_two(query, texts):
         if query == "two":
-            raise TimeoutError("20 s")
+            raise RuntimeError("20 s")
         return by_length(query, texts)
 
     reranker = Reranker(fails_for_two, on_error="passthrough")
@@ -247,7 +262,7 @@ async def test_one_failing_query_does_not_stop_the_others_half_way():
 
     async def fails_for_two(query, texts):
         if query == "two":
-            raise TimeoutError("20 s")
+            raise RuntimeError("20 s")
         await asyncio.sleep(0.01)
         finished.append(query)
         return by_length(query, texts)

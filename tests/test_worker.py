@@ -220,6 +220,17 @@ async def test_a_call_cancelled_while_it_runs_frees_the_caller_at_once():
     await scorer.aclose()
 
 
+async def test_closing_a_busy_scorer_leaves_the_loop_free():
+    scorer = Lengths(gate=threading.Event())
+    call = asyncio.ensure_future(Reranker(scorer).arank("q", ["a"]))
+    await asyncio.to_thread(scorer.started.wait, 10)
+    asyncio.get_running_loop().call_later(0.02, scorer.gate.set)
+    await scorer.aclose()
+    assert scorer.gate.is_set()
+    assert (await call)[0].score == 1.0
+    assert scorer.events == ["load", "unload"]
+
+
 def test_closing_unloads_on_the_workers_thread_and_the_next_call_loads_again():
     scorer = Lengths()
     scorer.score("q", ["a"])

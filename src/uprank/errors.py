@@ -98,4 +98,4 @@ class InvalidScoresError(ScorerError):
 
 
 class QueryTooLongError(ScorerError, ValueError):
-    """The query alone fills more than half of the model's window."""
+    """The query does not fit the model's window; for cross-encoders, half of it."""

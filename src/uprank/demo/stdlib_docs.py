@@ -21,7 +21,7 @@ from uprank.errors import UprankError
 
 __all__ = ["MAX_CHARACTERS", "load_stdlib_docs"]
 
-MAX_CHARACTERS = 1200
+MAX_CHARACTERS = 800
 """A passage longer than this ends after its last paragraph that fits."""
 
 SKIPPED = frozenset(

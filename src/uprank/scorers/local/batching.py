@@ -9,11 +9,14 @@ from typing import TypeVar
 
 from uprank.errors import ConfigurationError, ScorerError
 
-__all__ = ["default_token_budget", "pack", "run_batches", "valid_token_budget"]
+__all__ = ["default_token_budget", "pack", "release_memory", "run_batches", "valid_token_budget"]
 
 logger = logging.getLogger("uprank")
 
 Result = TypeVar("Result")
+
+# As CUDA and MPS say it, then cuBLAS, then the CPU's allocator (on Linux and on Windows).
+_MEMORY_PHRASES = ("out of memory", "cublas_status_alloc_failed", "can't allocate memory", "not enough memory")
 
 
 def pack(lengths: Sequence[int], budget: int) -> list[list[int]]:
@@ -78,7 +81,7 @@ def run_batches(
         else:
             yield batch, result
             continue
-        _release_memory()  # outside the except block: the error's traceback holds the failed batch's tensors
+        release_memory()  # outside the except block: the error's traceback holds the failed batch's tensors
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -86,12 +89,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     message = str(error).lower()
-    return isinstance(error, RuntimeError) and ("out of memory" in message or "can't allocate memory" in message)
+    return isinstance(error, RuntimeError) and any(phrase in message for phrase in _MEMORY_PHRASES)
 
 
 def default_token_budget(device_type: str) -> int:
     """Tokens a batch: a CPU is fastest on batches that stay in its caches, a GPU on large ones."""
-    return 4_096 if device_type == "cpu" else 65_536
+    return 1_024 if device_type == "cpu" else 65_536
 
 
 def valid_token_budget(token_budget: int | None) -> int | None:
@@ -103,7 +106,8 @@ def valid_token_budget(token_budget: int | None) -> int | None:
     raise ConfigurationError(f"token_budget must be a positive integer or None, got {token_budget!r}.")
 
 
-def _release_memory() -> None:
+def release_memory() -> None:
+    """Give memory that nothing refers to any more back to the device."""
     import torch
 
     gc.collect()

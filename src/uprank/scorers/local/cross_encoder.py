@@ -12,14 +12,11 @@ from typing import TYPE_CHECKING
 from uprank.errors import ModelLoadError, UprankError
 from uprank.extras import require
 from uprank.scorers.base import Outcome, ScoreRequest, Scores
-from uprank.scorers.local.batching import default_token_budget, run_batches, valid_token_budget
+from uprank.scorers.local.batching import default_token_budget, release_memory, run_batches, valid_token_budget
 from uprank.scorers.local.loading import (
+    Checkpoint,
     DType,
     LongQuery,
-    dtype_argument,
-    pick_device,
-    pick_dtype,
-    valid_dtype,
     valid_long_query,
     valid_max_length,
 )
@@ -52,7 +49,7 @@ class CrossEncoderScorer(LocalScorer):
         dtype: Of the weights; ``"auto"`` is float32 on a CPU, else the checkpoint's own.
         max_length: The window in tokens, for query and document together; by default the model's own.
         revision: A branch, tag or commit of the repository.
-        token_budget: The most tokens in one batch, padding counted; by default 4,096 on a CPU and
+        token_budget: The most tokens in one batch, padding counted; by default 1,024 on a CPU and
             65,536 elsewhere. Halved for the rest of a call where memory runs out.
         long_query: A query of more than half the window is an ``"error"``, or is cut to that with a
             warning: ``"truncate"``.
@@ -85,16 +82,10 @@ class CrossEncoderScorer(LocalScorer):
     ) -> None:
         super().__init__(f"cross-encoder:{model}")
         require(f'model "{self.name}"', "local", "torch", "sentence_transformers")
-        self._source = model
-        self._device = device
-        self._dtype = valid_dtype(dtype)
+        self._checkpoint = Checkpoint(model, device, dtype, revision, trust_remote_code, local_files_only, token=token)
         self._max_length = valid_max_length(max_length, name=self.name)
-        self._revision = revision
         self._token_budget = valid_token_budget(token_budget)
         self._long_query = valid_long_query(long_query)
-        self._trust_remote_code = trust_remote_code
-        self._local_files_only = local_files_only
-        self._token = token
         self._progress = progress
         self._model: CrossEncoder | None = None
         self._pairs: PairEncoder | None = None
@@ -157,17 +148,8 @@ class CrossEncoderScorer(LocalScorer):
     def _load(self) -> CrossEncoder:
         from sentence_transformers import CrossEncoder
 
-        device = pick_device(self._device)
         try:
-            model: CrossEncoder = CrossEncoder(
-                self._source,
-                device=device,
-                revision=self._revision,
-                trust_remote_code=self._trust_remote_code,
-                local_files_only=self._local_files_only,
-                token=self._token,
-                model_kwargs={dtype_argument(): pick_dtype(self._dtype, device)},
-            )
+            model: CrossEncoder = self._checkpoint.load(CrossEncoder)
         except Exception as error:
             raise ModelLoadError(f"{self.name} could not be loaded: {error}") from error
         self._refuse_random_scores(model)
@@ -198,6 +180,7 @@ class CrossEncoderScorer(LocalScorer):
 
     def _unload(self) -> None:
         self._model = self._pairs = None
+        release_memory()
 
 
 def _forward(

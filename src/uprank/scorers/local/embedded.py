@@ -34,7 +34,7 @@ class EmbeddedScorer(VectorScorer):
         dtype: Of the weights; ``"auto"`` is float32, as they are published.
         max_length: The window in tokens, 8 to 512. Text beyond it is not read, and a warning says for
             how many documents.
-        token_budget: The most tokens in one batch, padding counted; by default 4,096 on a CPU and
+        token_budget: The most tokens in one batch, padding counted; by default 1,024 on a CPU and
             65,536 elsewhere. Halved for the rest of a call where memory runs out.
         long_query: A query longer than the window is an ``"error"``, or is cut to it with a warning:
             ``"truncate"``.

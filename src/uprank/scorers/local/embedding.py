@@ -5,15 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from uprank.extras import require
-from uprank.scorers.local.loading import (
-    DType,
-    LongQuery,
-    dtype_argument,
-    pick_device,
-    pick_dtype,
-    valid_dtype,
-    valid_max_length,
-)
+from uprank.scorers.local.loading import Checkpoint, DType, LongQuery, valid_max_length
 from uprank.scorers.local.vector_scorer import VectorScorer
 
 if TYPE_CHECKING:
@@ -35,7 +27,7 @@ class EmbeddingScorer(VectorScorer):
         max_length: The window in tokens; by default the model's own. Text beyond it is not read, and
             a warning says for how many documents.
         revision: A branch, tag or commit of the repository.
-        token_budget: The most tokens in one batch, padding counted; by default 4,096 on a CPU and
+        token_budget: The most tokens in one batch, padding counted; by default 1,024 on a CPU and
             65,536 elsewhere. Halved for the rest of a call where memory runs out.
         long_query: A query longer than the window is an ``"error"``, or is cut to it with a warning:
             ``"truncate"``.
@@ -66,28 +58,13 @@ class EmbeddingScorer(VectorScorer):
     ) -> None:
         super().__init__(f"embedding:{model}", token_budget=token_budget, long_query=long_query, progress=progress)
         require(f'model "{self.name}"', "local", "torch", "sentence_transformers")
-        self._source = model
-        self._device = device
-        self._dtype = valid_dtype(dtype)
+        self._checkpoint = Checkpoint(model, device, dtype, revision, trust_remote_code, local_files_only, token=token)
         self._max_length = valid_max_length(max_length, name=self.name)
-        self._revision = revision
-        self._trust_remote_code = trust_remote_code
-        self._local_files_only = local_files_only
-        self._token = token
 
     def _load(self) -> TextEncoder:
         from sentence_transformers import SentenceTransformer
 
         from uprank.scorers.local.encoders import SingleVectorTextEncoder
 
-        device = pick_device(self._device)
-        model = SentenceTransformer(
-            self._source,
-            device=device,
-            revision=self._revision,
-            trust_remote_code=self._trust_remote_code,
-            local_files_only=self._local_files_only,
-            token=self._token,
-            model_kwargs={dtype_argument(): pick_dtype(self._dtype, device)},
-        )
+        model = self._checkpoint.load(SentenceTransformer)
         return SingleVectorTextEncoder(model.eval(), self._max_length, name=self.name)

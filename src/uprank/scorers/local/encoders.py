@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uprank.errors import ModelLoadError
-from uprank.scorers.local.loading import position_limit, valid_max_length
+from uprank.scorers.local.loading import position_limit, smallest_limit, valid_max_length
 
 if TYPE_CHECKING:
     from sentence_transformers import MultiVectorEncoder, SentenceTransformer
@@ -35,7 +35,6 @@ __all__ = [
 
 _CHUNK_TEXTS = 512
 _CHUNK_CHARACTERS = 1_000_000  # a tokenizer needs about a hundred bytes a token, also for what it cuts off
-_NO_LIMIT = 1_000_000_000  # tokenizers without a limit claim windows beyond this
 _DOCUMENT_PROMPTS = ("document", "passage", "corpus")  # as sentence-transformers looks them up
 
 
@@ -113,7 +112,7 @@ class TransformerTextEncoder(TextEncoder):
         self._model = model
         self._tokenizer = tokenizer
         positions = position_limit(model)
-        own = _smallest(tokenizer.model_max_length, positions)
+        own = smallest_limit(tokenizer.model_max_length, positions)
         window = valid_max_length(max_length, positions=positions, name=name) or own
         self.query_window = self.document_window = window
         self._device = next(model.parameters()).device
@@ -251,7 +250,7 @@ class MultiVectorTextEncoder(_SentenceTextEncoder):
                 setattr(first, "document_length", max_length)  # noqa: B010 - a torch module's type has no such attribute
             else:
                 model.max_seq_length = max_length
-        limit = _smallest(model.max_seq_length)
+        limit = smallest_limit(model.max_seq_length)
         self.document_window = getattr(first, "document_length", None) or limit
         self.query_window = getattr(first, "query_length", None) or limit
         expansion = getattr(first, "query_expansion", None)
@@ -284,7 +283,7 @@ class SingleVectorTextEncoder(_SentenceTextEncoder):
         self._single = model
         if valid_max_length(max_length, positions=position_limit(_backbone(model)), name=name) is not None:
             model.max_seq_length = max_length
-        window = None if self._tokenizer is None else _smallest(model.get_max_seq_length())
+        window = None if self._tokenizer is None else smallest_limit(model.get_max_seq_length())
         self.query_window = self.document_window = window
 
     def _encode_queries(self, inputs: list[str]) -> Vectors:
@@ -323,11 +322,6 @@ def _single(rows: Tensor) -> Vectors:
 def _backbone(model: SentenceModel) -> nn.Module:
     inner: nn.Module = getattr(model[0], "auto_model", model[0])
     return inner
-
-
-def _smallest(*limits: float | None) -> int | None:
-    known = [limit for limit in limits if limit is not None and limit < _NO_LIMIT]
-    return int(min(known)) if known else None
 
 
 def _chunks(texts: Sequence[str]) -> Iterator[list[str]]:

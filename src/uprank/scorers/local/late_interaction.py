@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from uprank.errors import ModelLoadError
 from uprank.extras import require
 from uprank.scorers.local.loading import (
+    Checkpoint,
     DType,
     LongQuery,
     dtype_argument,
     pick_device,
     pick_dtype,
-    valid_dtype,
     valid_max_length,
 )
 from uprank.scorers.local.vector_scorer import VectorScorer
@@ -43,7 +43,7 @@ class LateInteractionScorer(VectorScorer):
         max_length: The window of documents in tokens; by default the model's own. Text beyond it is
             not read, and a warning says for how many documents.
         revision: A branch, tag or commit of the repository.
-        token_budget: The most tokens in one batch, padding counted; by default 4,096 on a CPU and
+        token_budget: The most tokens in one batch, padding counted; by default 1,024 on a CPU and
             65,536 elsewhere. Halved for the rest of a call where memory runs out.
         long_query: A query longer than the window is an ``"error"``, or is cut to it with a warning:
             ``"truncate"``. ColBERT models often read only 32 tokens of a query.
@@ -76,14 +76,8 @@ class LateInteractionScorer(VectorScorer):
             f"late-interaction:{model}", token_budget=token_budget, long_query=long_query, progress=progress
         )
         require(f'model "{self.name}"', "local", "torch", "sentence_transformers")
-        self._source = model
-        self._device = device
-        self._dtype = valid_dtype(dtype)
+        self._checkpoint = Checkpoint(model, device, dtype, revision, trust_remote_code, local_files_only, token=token)
         self._max_length = valid_max_length(max_length, name=self.name)
-        self._revision = revision
-        self._trust_remote_code = trust_remote_code
-        self._local_files_only = local_files_only
-        self._token = token
 
     def _load(self) -> TextEncoder:
         return self._load_multi_vector() if self._is_multi_vector() else self._load_transformer()
@@ -93,16 +87,17 @@ class LateInteractionScorer(VectorScorer):
 
         from uprank.scorers.local.encoders import TransformerTextEncoder
 
-        device = pick_device(self._device)
+        checkpoint = self._checkpoint
+        device = pick_device(checkpoint.device)
         access = {
-            "revision": self._revision or "main",
-            "trust_remote_code": self._trust_remote_code,
-            "local_files_only": self._local_files_only,
-            "token": self._token,
+            "revision": checkpoint.revision or "main",
+            "trust_remote_code": checkpoint.trust_remote_code,
+            "local_files_only": checkpoint.local_files_only,
+            "token": checkpoint.token,
         }
-        tokenizer = AutoTokenizer.from_pretrained(self._source, **access)
-        dtype = {dtype_argument(): pick_dtype(self._dtype, device)}
-        model = AutoModel.from_pretrained(self._source, **access, **dtype).to(device).eval()
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint.source, **access)
+        dtype = {dtype_argument(): pick_dtype(checkpoint.dtype, device)}
+        model = AutoModel.from_pretrained(checkpoint.source, **access, **dtype).to(device).eval()
         return TransformerTextEncoder(model, tokenizer, self._max_length, name=self.name)
 
     def _load_multi_vector(self) -> TextEncoder:
@@ -116,16 +111,7 @@ class LateInteractionScorer(VectorScorer):
                 f"{sentence_transformers.__version__} is installed. "
                 'Run: pip install --upgrade "sentence-transformers>=6"'
             )
-        device = pick_device(self._device)
-        model = sentence_transformers.MultiVectorEncoder(
-            self._source,
-            device=device,
-            revision=self._revision,
-            trust_remote_code=self._trust_remote_code,
-            local_files_only=self._local_files_only,
-            token=self._token,
-            model_kwargs={dtype_argument(): pick_dtype(self._dtype, device)},
-        )
+        model = self._checkpoint.load(sentence_transformers.MultiVectorEncoder)
         return MultiVectorTextEncoder(model.eval(), self._max_length, name=self.name)
 
     def _is_multi_vector(self) -> bool:
@@ -142,12 +128,13 @@ class LateInteractionScorer(VectorScorer):
     def _read_json(self, filename: str) -> dict[str, object]:
         from sentence_transformers.util import load_file_path
 
+        checkpoint = self._checkpoint
         path = load_file_path(
-            self._source,
+            checkpoint.source,
             filename,
-            token=self._token,
-            revision=self._revision,
-            local_files_only=self._local_files_only,
+            token=checkpoint.token,
+            revision=checkpoint.revision,
+            local_files_only=checkpoint.local_files_only,
         )
         content = json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
         return content if isinstance(content, dict) else {}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, TypeVar, get_args
 
 from uprank.errors import ConfigurationError
 
@@ -11,12 +12,14 @@ if TYPE_CHECKING:
     from torch import nn
 
 __all__ = [
+    "Checkpoint",
     "DType",
     "LongQuery",
     "dtype_argument",
     "pick_device",
     "pick_dtype",
     "position_limit",
+    "smallest_limit",
     "valid_dtype",
     "valid_long_query",
     "valid_max_length",
@@ -28,7 +31,69 @@ DType: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]
 LongQuery: TypeAlias = Literal["error", "truncate"]
 """What becomes of a query that does not fit the model's window."""
 
+ModelT = TypeVar("ModelT", covariant=True)
+
 _SMALLEST_WINDOW = 8
+_NO_LIMIT = 1_000_000_000  # tokenizers without a limit claim windows beyond this
+
+
+class Loader(Protocol[ModelT]):
+    """A model class of sentence-transformers."""
+
+    def __call__(
+        self,
+        source: str,
+        /,
+        *,
+        device: str,
+        revision: str | None,
+        trust_remote_code: bool,
+        local_files_only: bool,
+        token: str | None,
+        model_kwargs: dict[str, object],
+    ) -> ModelT: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Which weights to load, in which form, onto which device.
+
+    Args:
+        source: A Hugging Face repository or a local folder.
+        device: As for :func:`pick_device`.
+        dtype: As for :func:`pick_dtype`.
+        revision: A branch, tag or commit of the repository.
+        trust_remote_code: Run Python code from the repository.
+        local_files_only: Use what is on disk, ask no hub.
+        token: A Hugging Face access token.
+
+    Raises:
+        ConfigurationError: If ``dtype`` is none.
+    """
+
+    source: str
+    device: str | None
+    dtype: DType
+    revision: str | None
+    trust_remote_code: bool
+    local_files_only: bool
+    token: str | None = field(repr=False)
+
+    def __post_init__(self) -> None:
+        valid_dtype(self.dtype)
+
+    def load(self, kind: Loader[ModelT]) -> ModelT:
+        """Load it with a model class of sentence-transformers."""
+        device = pick_device(self.device)
+        return kind(
+            self.source,
+            device=device,
+            revision=self.revision,
+            trust_remote_code=self.trust_remote_code,
+            local_files_only=self.local_files_only,
+            token=self.token,
+            model_kwargs={dtype_argument(): pick_dtype(self.dtype, device)},
+        )
 
 
 def valid_dtype(dtype: DType) -> DType:
@@ -109,3 +174,9 @@ def position_limit(model: nn.Module) -> int | None:
         if isinstance(padding, int) and isinstance(getattr(module, "position_embeddings", None), nn.Embedding):
             return positions - padding - 1  # RoBERTa and its kin count positions from padding_idx + 1
     return positions
+
+
+def smallest_limit(*limits: float | None) -> int | None:
+    """The least of the limits that are known; ``None`` where none is."""
+    known = [limit for limit in limits if limit is not None and limit < _NO_LIMIT]
+    return int(min(known)) if known else None

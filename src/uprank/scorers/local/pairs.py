@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from uprank.errors import InvalidInputError, QueryTooLongError
-from uprank.scorers.local.loading import LongQuery, position_limit, valid_max_length
+from uprank.errors import ConfigurationError, InvalidInputError, QueryTooLongError
+from uprank.scorers.local.loading import LongQuery, position_limit, smallest_limit, valid_max_length
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
@@ -230,8 +230,10 @@ def _window(model: CrossEncoder, max_length: int | None, name: str) -> int:
     asked = valid_max_length(max_length, positions=positions, name=name)
     if asked is not None:
         return asked
-    own = int(model.tokenizer.model_max_length)
-    return own if positions is None else min(own, positions)
+    own = smallest_limit(model.tokenizer.model_max_length, positions)
+    if own is None:
+        raise ConfigurationError(f"{name} does not say how many tokens it reads; pass max_length=.")
+    return own
 
 
 def _chunks(texts: Sequence[str]) -> Iterator[Sequence[str]]:

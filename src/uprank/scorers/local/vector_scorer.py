@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from uprank.errors import ModelLoadError, QueryTooLongError, UprankError
 from uprank.scorers.base import Outcome, ScoreRequest, Scores
-from uprank.scorers.local.batching import default_token_budget, run_batches, valid_token_budget
+from uprank.scorers.local.batching import default_token_budget, release_memory, run_batches, valid_token_budget
 from uprank.scorers.local.loading import LongQuery, valid_long_query
 from uprank.scorers.local.worker import LocalScorer
 
@@ -107,6 +107,7 @@ class VectorScorer(LocalScorer):
 
     def _unload(self) -> None:
         self._encoder = None
+        release_memory()
 
     def _score_batch(self, requests: Sequence[ScoreRequest]) -> list[Outcome]:
         encoder = self._loaded()
