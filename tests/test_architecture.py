@@ -23,6 +23,7 @@ FLOORS = [
     "calibration",
     "validation",
     "reranker",
+    "sharing",
     "shortcut",
     "adapter",
     "langchain",

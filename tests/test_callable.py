@@ -277,3 +277,18 @@ def test_the_scorer_can_be_used_without_a_reranker():
     outcomes = scorer.score_many([ScoreRequest("q", TEXTS), ScoreRequest("p", TEXTS)])
     assert outcomes == [Scores(SCORES, kind="cosine")] * 2
     assert asyncio.run(scorer.ascore("q", TEXTS)) == Scores(SCORES, kind="cosine")
+
+
+def test_rank_many_has_all_requests_of_an_async_function_in_flight_at_once():
+    running = most = 0
+
+    async def count(query, texts):
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.01)
+        running -= 1
+        return [0.0] * len(texts)
+
+    Reranker(count).rank_many(["a", "b", "c"], [["x"]] * 3)
+    assert most == 3

@@ -159,6 +159,15 @@ def test_one_document_in_place_of_a_list_is_refused(spy, documents):
     assert spy.texts == []
 
 
+def test_a_set_and_a_data_frame_are_refused_since_an_index_into_them_means_nothing(spy):
+    import pandas
+
+    for documents in ({"a", "b"}, frozenset("ab"), pandas.DataFrame({"text": ["a", "b"]})):
+        with pytest.raises(InvalidInputError, match=f"must be a list, got one {type(documents).__name__}"):
+            Reranker(spy).rank("q", documents)
+    assert [hit.index for hit in Reranker(spy).rank("q", pandas.Series(["a", "b"]))] == [0, 1]
+
+
 def test_an_error_of_the_callers_own_generator_is_the_callers():
     def documents():
         yield "a"

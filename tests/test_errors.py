@@ -93,6 +93,13 @@ def test_what_is_installed_is_found_without_being_imported(monkeypatch):
     assert "this" not in sys.modules
 
 
+@pytest.mark.parametrize("package", ["json.no_such_leaf", "no_such_tea.leaf"])
+def test_a_missing_part_of_a_package_counts_as_missing(package):
+    require("Tea", "tea", "json.decoder")
+    with pytest.raises(MissingDependencyError, match=package):
+        require("Tea", "tea", package)
+
+
 @pytest.mark.parametrize("blocked", [None, ModuleType("blocked_leaf")], ids=["None", "no spec"])
 def test_a_package_whose_import_is_blocked_counts_as_missing(monkeypatch, blocked):
     monkeypatch.setitem(sys.modules, "blocked_leaf", blocked)

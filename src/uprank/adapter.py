@@ -6,20 +6,19 @@ translate between the framework's documents and ours.
 
 from __future__ import annotations
 
-import threading
 from typing import Any, TypedDict
-from weakref import WeakValueDictionary
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
 from typing_extensions import Self
 
 from uprank.calibration import ScoreMode
 from uprank.reranker import ErrorPolicy, Reranker
+from uprank.sharing import shared_reranker
 
-__all__ = ["RerankFields", "Selection"]
+__all__ = ["CallOptions", "RerankFields"]
 
 
-class Selection(TypedDict, total=False):
+class CallOptions(TypedDict, total=False):
     """The options of one call; absent where the reranker's own apply."""
 
     top_n: int
@@ -31,7 +30,8 @@ class RerankFields(BaseModel):
     """The fields of every framework class of uprank.
 
     The reranker is made with the object, so a wrong name or a missing package shows at once; its
-    model is loaded on first use. Objects with the same model and options share one reranker.
+    model is loaded on first use. Objects with the same model and options share one reranker:
+    frameworks copy them at will.
 
     Attributes:
         model: A model name or preset, or a ready :class:`~uprank.Reranker`.
@@ -70,7 +70,7 @@ class RerankFields(BaseModel):
         if self.api_key is not None:
             options["api_key"] = self.api_key
         if isinstance(self.model, str):
-            self._reranker = _shared_reranker(self.model, score=self.score, on_error=self.on_error, options=options)
+            self._reranker = shared_reranker(self.model, score=self.score, on_error=self.on_error, **options)
         elif options or self.score != "native" or self.on_error != "raise":
             raise ValueError("a ready Reranker has its own score, on_error, api_key and options; set them there")
         else:
@@ -82,30 +82,13 @@ class RerankFields(BaseModel):
         """The reranker behind this object."""
         return self._reranker
 
-    def selection(self) -> Selection:
+    def call_options(self) -> CallOptions:
         """The options to call the reranker with."""
-        selection = Selection()
+        given = CallOptions()
         if self.top_n is not None:
-            selection["top_n"] = self.top_n
+            given["top_n"] = self.top_n
         if self.threshold is not None:
-            selection["threshold"] = self.threshold
+            given["threshold"] = self.threshold
         if self.instruction is not None:
-            selection["instruction"] = self.instruction
-        return selection
-
-
-_rerankers: WeakValueDictionary[tuple[object, ...], Reranker] = WeakValueDictionary()
-_rerankers_lock = threading.Lock()
-
-
-def _shared_reranker(model: str, *, score: ScoreMode, on_error: ErrorPolicy, options: dict[str, Any]) -> Reranker:
-    """The reranker of these options, shared by all objects that now have one: frameworks copy theirs at will."""
-    key = (model, score, on_error, tuple((name, type(options[name]), options[name]) for name in sorted(options)))
-    with _rerankers_lock:
-        try:
-            found = _rerankers.get(key)
-        except TypeError:  # an option that cannot be hashed
-            return Reranker(model, score=score, on_error=on_error, **options)
-        if found is None:
-            found = _rerankers[key] = Reranker(model, score=score, on_error=on_error, **options)
-        return found
+            given["instruction"] = self.instruction
+        return given

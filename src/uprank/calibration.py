@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable
 from typing import Literal, TypeAlias
 
-from uprank.errors import InvalidScoresError, ScoreKindError
+from uprank.errors import InvalidScoresError, ScoreKindError, ScorerError
 from uprank.scorers.base import ScoreKind, Scores
 
-__all__ = ["Calibrator", "ScoreMode", "report", "sigmoid"]
+__all__ = ["Calibrator", "ScoreMode", "no_probabilities", "report", "sigmoid"]
 
 ScoreMode: TypeAlias = Literal["native", "probability"]
 
@@ -50,14 +50,24 @@ def report(
         return list(scores.values), "probability"
     if scores.kind == "logit":
         return [sigmoid(value) for value in scores.values], "probability"
-    raise ScoreKindError(
-        f'{model} gives {scores.kind!r} scores, which no sigmoid turns into probabilities. Use score="native", '
+    raise no_probabilities(model, scores.kind)
+
+
+def no_probabilities(model: str, kind: ScoreKind) -> ScoreKindError:
+    """The error where probabilities are asked of scores that no sigmoid turns into them."""
+    return ScoreKindError(
+        f'{model} gives {kind!r} scores, which no sigmoid turns into probabilities. Use score="native", '
         "or pass calibrator=, a function from its scores to probabilities."
     )
 
 
 def _calibrated(calibrator: Calibrator, value: float, model: str) -> float:
-    probability = float(calibrator(value))
+    try:
+        probability = float(calibrator(value))
+    except Exception as error:
+        raise ScorerError(
+            f"The calibrator given for {model} failed on {value!r} with {type(error).__name__}: {error}"
+        ) from error
     if not 0.0 <= probability <= 1.0:  # also refuses NaN
         raise InvalidScoresError(
             f"The calibrator given for {model} turned {value!r} into {probability!r}, not in [0, 1]."

@@ -4,6 +4,7 @@ Each command is a function beside what it runs, in a module that imports nothing
 command is called; a new command is one line in :func:`create_app`.
 """
 
+import gc
 import sys
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Annotated
@@ -26,6 +27,8 @@ def main() -> None:
         create_app()(prog_name="uprank")
     except UprankError as error:
         sys.exit(f"uprank: {error}")
+    finally:
+        gc.freeze()  # the process ends here: spare it a last look at every object of every module
 
 
 def create_app() -> "typer.Typer":

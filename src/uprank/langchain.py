@@ -82,7 +82,7 @@ class RerankCompressor(BaseDocumentCompressor, RunnableSerializable[RerankInput,
         config, details = self._traced(config)
         run = get_callback_manager_for_config(config).on_retriever_start(None, query, **details)
         try:
-            ranked = list(_ranked(self.reranker.rank(query, documents, **{**self.selection(), **kwargs})))
+            ranked = list(_ranked(self.reranker.rank(query, documents, **{**self.call_options(), **kwargs})))
         except BaseException as error:  # a run that started must end, also by KeyboardInterrupt
             run.on_retriever_error(error)
             raise
@@ -97,7 +97,7 @@ class RerankCompressor(BaseDocumentCompressor, RunnableSerializable[RerankInput,
         config, details = self._traced(config)
         run = await get_async_callback_manager_for_config(config).on_retriever_start(None, query, **details)
         try:
-            ranked = list(_ranked(await self.reranker.arank(query, documents, **{**self.selection(), **kwargs})))
+            ranked = list(_ranked(await self.reranker.arank(query, documents, **{**self.call_options(), **kwargs})))
         except BaseException as error:  # also CancelledError
             await run.on_retriever_error(error)
             raise
@@ -137,7 +137,7 @@ class RerankRetriever(BaseRetriever, _Fields):
 
     def _compressor(self, kwargs: dict[str, Any]) -> RerankCompressor:
         top_n = kwargs.pop("k", kwargs.pop("top_n", self.top_n))  # what is left is for the base retriever
-        return RerankCompressor(model=self.reranker, **self.selection()).model_copy(update={"top_n": top_n})
+        return RerankCompressor(model=self.reranker, **self.call_options()).model_copy(update={"top_n": top_n})
 
 
 def _ranked(ranking: Ranking) -> Iterator[Document]:

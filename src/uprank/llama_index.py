@@ -87,12 +87,12 @@ class RerankPostprocessor(RerankFields, BaseNodePostprocessor):
         return state
 
     def _postprocess_nodes(self, nodes: Nodes, query_bundle: QueryBundle | None = None) -> Nodes:
-        return drive(self._plan(nodes, query_bundle), lambda call: self.reranker.rank(*call, **self.selection()))
+        return drive(self._plan(nodes, query_bundle), lambda call: self.reranker.rank(*call, **self.call_options()))
 
     @dispatcher.span  # the base class gives a span to abstract methods only, which the sync one is
     async def _apostprocess_nodes(self, nodes: Nodes, query_bundle: QueryBundle | None = None) -> Nodes:
         return await adrive(
-            self._plan(nodes, query_bundle), lambda call: self.reranker.arank(*call, **self.selection())
+            self._plan(nodes, query_bundle), lambda call: self.reranker.arank(*call, **self.call_options())
         )
 
     def _plan(self, nodes: Nodes, query_bundle: QueryBundle | None) -> Generator[tuple[str, list[str]], Ranking, Nodes]:

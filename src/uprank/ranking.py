@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, overload
 
-from uprank.documents import Document
+from uprank.documents import Document, scorable
 from uprank.extras import require
 from uprank.scorers.base import ScoreKind, Usage
 
@@ -70,7 +70,7 @@ class Ranking(Sequence[RankedDocument]):
     model: str
     score_kind: ScoreKind | None
     usage: Usage = field(default_factory=Usage)
-    elapsed: float = 0.0
+    elapsed: float = field(default=0.0, compare=False)
     degraded: bool = False
     warnings: tuple[str, ...] = ()
 
@@ -116,7 +116,7 @@ class Ranking(Sequence[RankedDocument]):
             for hit in self.hits
         )
         notes = "".join(f"<p><em>{html.escape(warning)}</em></p>" for warning in self.warnings)
-        return (
+        return scorable(
             f"<p><strong>{html.escape(self.query)}</strong> &middot; {html.escape(self.model)}</p>{notes}"
             "<table><thead><tr><th>rank</th><th>index</th><th>score</th><th>text</th></tr></thead>"
             f"<tbody>{rows}</tbody></table>"

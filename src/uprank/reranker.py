@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final, Literal, TypeAlias, get_args
 
-from uprank.calibration import Calibrator, ScoreMode, report
+from uprank.calibration import Calibrator, ScoreMode, no_probabilities, report
 from uprank.documents import DocumentLike
 from uprank.errors import (
     ConfigurationError,
@@ -21,12 +21,12 @@ from uprank.errors import (
 )
 from uprank.ranking import RankedDocument, Ranking
 from uprank.rounds import adrive, drive
-from uprank.scorers.base import Outcome, Scorer, ScoreRequest, Usage
+from uprank.scorers.base import Outcome, ScoreKind, Scorer, ScoreRequest, Usage
 from uprank.scorers.callable import CallableScorer
 from uprank.scorers.registry import Model, as_scorer
 from uprank.validation import Job, check_scores, make_jobs, valid_threshold, valid_top_n
 
-__all__ = ["ErrorPolicy", "Reranker", "Unset"]
+__all__ = ["UNSET", "ErrorPolicy", "Reranker", "Unset"]
 
 logger = logging.getLogger("uprank")
 
@@ -94,6 +94,8 @@ class Reranker:
             raise ConfigurationError(f'on_error must be "raise" or "passthrough", got {on_error!r}.')
         if calibrator is not None and score != "probability":
             raise ConfigurationError('calibrator= gives probabilities: pass score="probability" with it.')
+        if calibrator is not None and not callable(calibrator):
+            raise ConfigurationError(f"calibrator must be a function, got {type(calibrator).__name__}.")
         self._defaults = _Selection(valid_top_n(top_n), valid_threshold(threshold))
         self._instruction = instruction
         self._score_mode: ScoreMode = score
@@ -114,6 +116,11 @@ class Reranker:
         )
         self._model = model if isinstance(model, str) else self._scorer.name
         self._check_kind(self._defaults.threshold)
+        if instruction is not None:
+            if not isinstance(instruction, str):
+                raise ConfigurationError(f"instruction must be a string or None, got {type(instruction).__name__}.")
+            if not self._scorer.accepts_instruction:
+                raise ConfigurationError(f"{self._model} takes no instruction; leave instruction=None.")
 
     @property
     def model(self) -> str:
@@ -281,18 +288,25 @@ class Reranker:
                 outcomes = yield [job.request for job in asked]
             except Exception as error:  # judged per job below
                 outcomes = [error] * len(asked)
-            if len(outcomes) != len(asked):
-                raise InvalidScoresError(
-                    f"{self._model} answered {len(outcomes)} of {len(asked)} requests; its score_many() is wrong."
-                )
+            if not isinstance(outcomes, Sequence) or len(outcomes) != len(asked):
+                answer = len(outcomes) if isinstance(outcomes, Sequence) else type(outcomes).__name__
+                problem = f"{self._model} answered {answer} for {len(asked)} requests; its score_many() is wrong."
+                outcomes = [InvalidScoresError(problem)] * len(asked)
         answered = iter(outcomes)
-        rankings = [self._ranking(job, next(answered) if job.documents else None, selection) for job in jobs]
+        rankings = [
+            self._ranking(job, next(answered), selection)
+            if job.documents
+            else Ranking(job.query, (), self._model, self._kind())
+            for job in jobs
+        ]
         elapsed = time.perf_counter() - started
         return [replace(ranking, elapsed=elapsed) for ranking in rankings]
 
-    def _ranking(self, job: Job, outcome: Outcome | None, selection: _Selection) -> Ranking:
-        if outcome is None:
-            return Ranking(job.query, (), self._model, self._scorer.score_kind)
+    def _kind(self) -> ScoreKind | None:
+        """What is reported, as far as it is known without an answer."""
+        return "probability" if self._score_mode == "probability" else self._scorer.score_kind
+
+    def _ranking(self, job: Job, outcome: Outcome, selection: _Selection) -> Ranking:
         try:
             if isinstance(outcome, Exception):
                 raise outcome
@@ -338,7 +352,7 @@ class Reranker:
             job.query,
             tuple(hits)[: selection.top_n],
             self._model,
-            self._scorer.score_kind,
+            self._kind(),
             degraded=True,
             warnings=(warning,),
         )
@@ -352,6 +366,8 @@ class Reranker:
                 f'score="probability" needs to know what the numbers of {self._model} mean: pass '
                 'score_kind="logit" (a sigmoid is applied) or score_kind="probability" (it is not), or calibrator=.'
             )
+        if self._score_mode == "probability" and self._calibrator is None and kind in ("cosine", "rank"):
+            raise no_probabilities(self._model, kind)
         if threshold is not None and kind == "rank" and self._score_mode == "native":
             raise _threshold_on_ranks(self._model)
 

@@ -70,12 +70,23 @@ def run_coroutine(coroutine: Coroutine[object, object, Result]) -> Result:
     except RuntimeError:
         coroutine.close()
         raise
-    future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+    future = asyncio.run_coroutine_threadsafe(_kept_in(coroutine), loop)
     try:
-        return future.result()
+        result, leaving = future.result()
+        if leaving is not None:
+            raise leaving
+        return result  # type: ignore[return-value]  # set where nothing was raised
     except BaseException:
         future.cancel()  # e.g. KeyboardInterrupt: do not leave the coroutine running
         raise
+
+
+async def _kept_in(coroutine: Coroutine[object, object, Result]) -> tuple[Result | None, BaseException | None]:
+    """Hand on what would end the loop's thread, and with it everybody's coroutines, as a value."""
+    try:
+        return await coroutine, None
+    except (SystemExit, KeyboardInterrupt) as leaving:
+        return None, leaving
 
 
 class _Background:

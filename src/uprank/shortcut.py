@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
-from functools import lru_cache
 
 from uprank.documents import DocumentLike
 from uprank.ranking import Ranking
 from uprank.reranker import Reranker
 from uprank.scorers.registry import Model
+from uprank.sharing import shared_reranker
 
 __all__ = ["rerank"]
 
@@ -43,13 +44,11 @@ def rerank(
     Raises:
         UprankError: As :class:`Reranker` and :meth:`Reranker.rank` do.
     """
-    try:
-        reranker = _kept(model, tuple(sorted(options.items())))
-    except TypeError:  # an option that cannot be hashed
-        reranker = Reranker(model, **options)  # type: ignore[arg-type]  # checked when called
+    reranker = shared_reranker(model, **options)
+    if reranker not in _recent:
+        _recent.append(reranker)
     return reranker.rank(query, documents, top_n=top_n, threshold=threshold, instruction=instruction)
 
 
-@lru_cache(maxsize=4)
-def _kept(model: Model, options: tuple[tuple[str, object], ...]) -> Reranker:
-    return Reranker(model, **dict(options))  # type: ignore[arg-type]  # checked when called
+_recent: deque[Reranker] = deque(maxlen=4)
+"""Keeps these alive between calls."""

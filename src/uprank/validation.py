@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set, Sized
 from dataclasses import dataclass, replace
-from typing import SupportsFloat
+from typing import SupportsFloat, get_args
 
 from uprank.documents import Document, DocumentLike, as_document, scorable
 from uprank.errors import InvalidInputError, InvalidScoresError
-from uprank.scorers.base import ScoreRequest, Scores
+from uprank.scorers.base import ScoreKind, ScoreRequest, Scores
 
 __all__ = ["Job", "check_scores", "make_jobs", "valid_threshold", "valid_top_n"]
+
+
+_ROUNDING = 1e-6  # half and single precision may step out of [0, 1] by this much
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +35,13 @@ def make_jobs(
     *,
     many: bool,
 ) -> list[Job]:
-    if isinstance(queries, str):
+    if isinstance(queries, str) or not isinstance(queries, Sized):
         raise InvalidInputError("queries must be a list of strings; for one query call rank().")
+    if not isinstance(documents_per_query, Sized):
+        raise InvalidInputError("documents_per_query must be a list of lists of documents.")
+    if instruction is not None and not isinstance(instruction, str):
+        raise InvalidInputError(f"instruction must be a string or None, got {type(instruction).__name__}.")
+    instruction = None if instruction is None else scorable(instruction)
     if len(queries) != len(documents_per_query):
         raise InvalidInputError(f"Got {len(queries)} queries but {len(documents_per_query)} lists of documents.")
     return [
@@ -47,7 +55,9 @@ def _job(query: str, documents: Iterable[DocumentLike], instruction: str | None,
         raise InvalidInputError(f"The text{of_query or ' of the query'} must be a string, got {type(query).__name__}.")
     if not query.strip():
         raise InvalidInputError(f"The text{of_query or ' of the query'} is empty; a query needs words to rank by.")
-    if isinstance(documents, (str, bytes, Mapping, Document)) or not isinstance(documents, Iterable):
+    # Not a set either: an index into one means nothing. A data frame iterates over its columns' names.
+    one = isinstance(documents, (str, bytes, Mapping, set, frozenset, Document)) or hasattr(documents, "columns")
+    if one or not isinstance(documents, Iterable):
         raise InvalidInputError(f"The documents{of_query} must be a list, got one {type(documents).__name__}.")
     accepted = tuple(as_document(value, f"Document {index}{of_query}") for index, value in enumerate(documents))
     position_of: dict[str, int] = {}
@@ -59,20 +69,32 @@ def check_scores(scores: Scores, expected: int, model: str) -> Scores:
     """Return the scores as plain floats, one finite number a text, or say what is wrong with them."""
     if not isinstance(scores, Scores):
         raise InvalidScoresError(f"{model} must answer with Scores, got {type(scores).__name__}.")
-    if isinstance(scores.values, (str, bytes, Mapping)) or not isinstance(scores.values, Iterable):
+    if scores.kind not in get_args(ScoreKind) or scores.native not in (None, "probability"):
+        raise InvalidScoresError(f"{model} gave scores of kind {scores.kind!r}, native {scores.native!r}.")
+    if scores.native is not None and scores.kind not in ("logit", "probability"):
+        raise InvalidScoresError(f"{model} gave {scores.kind!r} scores, which no sigmoid makes probabilities.")
+    if (
+        isinstance(scores.values, (str, bytes, Mapping, Set))
+        or not isinstance(scores.values, Iterable)
+        or getattr(scores.values, "ndim", 1) == 0
+    ):
         raise InvalidScoresError(f"{model} must give a list of numbers, got {type(scores.values).__name__}.")
     values = [_number(value, position, model) for position, value in enumerate(scores.values)]
     if len(values) != expected:
         raise InvalidScoresError(f"{model} gave {len(values)} scores for {expected} texts.")
+    if scores.kind == "probability":
+        for position, value in enumerate(values):
+            if not -_ROUNDING <= value <= 1.0 + _ROUNDING:
+                raise InvalidScoresError(f"{model} gave {value} for text {position}; a probability lies in [0, 1].")
     return replace(scores, values=values)
 
 
 def _number(value: SupportsFloat, position: int, model: str) -> float:
     try:
-        if isinstance(value, (str, bytes)):
+        if isinstance(value, (str, bytes)) or getattr(value, "ndim", 0) > 0:
             raise TypeError
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise InvalidScoresError(f"{model} gave {value!r} for text {position}; a score must be a number.") from None
     if not math.isfinite(number):
         raise InvalidScoresError(f"{model} gave the score {number} for text {position}; scores must be finite.")
@@ -100,7 +122,7 @@ def valid_threshold(threshold: float | None) -> float | None:
         if isinstance(threshold, (bool, str, bytes)):
             raise TypeError
         number = float(threshold)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise InvalidInputError(f"threshold must be a number or None, got {threshold!r}.") from None
     if not math.isfinite(number):
         raise InvalidInputError(f"threshold must be finite, got {number}.")

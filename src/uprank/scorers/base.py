@@ -9,7 +9,7 @@ implement :meth:`Scorer.score`; override :meth:`Scorer.ascore` where you can awa
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -110,7 +110,7 @@ class Scorer(ABC):
         """As :meth:`score`; by default in a thread of asyncio's pool, so that the loop stays free."""
         import asyncio  # imported late: a third of the time of `import uprank`
 
-        return await asyncio.to_thread(self.score, query, texts, instruction=instruction)
+        return await asyncio.to_thread(_finished, self.score, query, texts, instruction)
 
     def score_many(self, requests: Sequence[ScoreRequest]) -> list[Outcome]:
         """Score several requests, each on its own: one that fails does not spoil the others."""
@@ -145,3 +145,10 @@ async def _aoutcome(scorer: Scorer, request: ScoreRequest) -> Outcome:
         return await scorer.ascore(request.query, request.texts, instruction=request.instruction)
     except Exception as error:  # as above
         return error
+
+
+def _finished(score: Callable[..., Scores], query: str, texts: Sequence[str], instruction: str | None) -> Scores:
+    try:
+        return score(query, texts, instruction=instruction)
+    except StopIteration as error:  # asyncio cannot carry one out of a thread
+        raise RuntimeError("the scorer raised StopIteration") from error

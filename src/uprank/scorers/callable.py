@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import SupportsFloat, TypeAlias
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from typing import SupportsFloat, TypeAlias, get_args
 
+from uprank.errors import ConfigurationError
 from uprank.rounds import run_coroutine
-from uprank.scorers.base import ScoreKind, Scorer, Scores
+from uprank.scorers.base import Outcome, ScoreKind, Scorer, ScoreRequest, Scores
 
 __all__ = ["CallableScorer", "ScoreFunction"]
 
@@ -31,6 +32,8 @@ class CallableScorer(Scorer):
     """
 
     def __init__(self, function: ScoreFunction, *, name: str | None = None, score_kind: ScoreKind | None = None):
+        if score_kind is not None and score_kind not in get_args(ScoreKind):
+            raise ConfigurationError(f"score_kind must be one of {', '.join(get_args(ScoreKind))}; got {score_kind!r}.")
         self._function = function
         self.name = name or str(getattr(function, "__qualname__", type(function).__qualname__))
         self.score_kind = score_kind or "logit"
@@ -39,7 +42,7 @@ class CallableScorer(Scorer):
     def score(self, query: str, texts: Sequence[str], *, instruction: str | None = None) -> Scores:
         result = self._function(query, list(texts))
         if inspect.isawaitable(result):
-            result = run_coroutine(_wait(result))
+            result = run_coroutine(result if inspect.iscoroutine(result) else _wait(result))
         return self._scores(result)
 
     async def ascore(self, query: str, texts: Sequence[str], *, instruction: str | None = None) -> Scores:
@@ -48,10 +51,24 @@ class CallableScorer(Scorer):
         if _is_async(self._function):
             result = self._function(query, list(texts))
         else:
-            result = await asyncio.to_thread(self._function, query, list(texts))
+            result = await asyncio.to_thread(self._call, query, list(texts))
         if inspect.isawaitable(result):
             result = await result
         return self._scores(result)
+
+    def score_many(self, requests: Sequence[ScoreRequest]) -> list[Outcome]:
+        """As :meth:`Scorer.score_many`; an async function has all requests in flight at once here too."""
+        if _is_async(self._function):
+            return run_coroutine(self.ascore_many(requests))
+        return super().score_many(requests)
+
+    def _call(self, query: str, texts: list[str]) -> Numbers | Awaitable[Numbers]:
+        """Call the function to its end, in this thread: a generator runs only as it is read."""
+        try:
+            result = self._function(query, texts)
+            return list(result) if isinstance(result, Iterator) else result
+        except StopIteration as error:  # asyncio cannot carry one out of a thread
+            raise RuntimeError("the function raised StopIteration") from error
 
     def _scores(self, result: Numbers) -> Scores:
         if isinstance(result, Scores):

@@ -63,6 +63,12 @@ SCHEMES: dict[str, Scheme] = {
 }
 
 _registered: dict[str, ScorerFactory] = {}
+_generation = 0
+
+
+def generation() -> int:
+    """A number that changes whenever a scheme is registered: what was made before may be out of date."""
+    return _generation
 
 
 def register_scorer(scheme: str, factory: ScorerFactory, *, replace: bool = False) -> None:
@@ -81,7 +87,11 @@ def register_scorer(scheme: str, factory: ScorerFactory, *, replace: bool = Fals
         raise ConfigurationError(f"{scheme!r} cannot name a scheme: use lower-case letters, digits and hyphens.")
     if not replace and (scheme in SCHEMES or scheme in PRESETS or scheme in _registered):
         raise ConfigurationError(f"The name {scheme!r} is taken; pass replace=True to take its place.")
+    if not callable(factory):
+        raise ConfigurationError(f"The factory of {scheme!r} cannot be called; it is a {type(factory).__name__}.")
+    global _generation
     _registered[scheme] = factory
+    _generation += 1
 
 
 def as_scorer(model: Model, options: dict[str, object]) -> Scorer:
@@ -103,17 +113,21 @@ def as_scorer(model: Model, options: dict[str, object]) -> Scorer:
                 f"A ready scorer takes no options here; give {', '.join(options)} to {type(model).__name__} itself."
             )
         return model
+    if isinstance(model, type) and issubclass(model, Scorer):
+        raise ConfigurationError(f"model is the class {model.__name__}; give a scorer made by it.")
     if callable(model):
         unknown = options.keys() - {"name", "score_kind"}
         if unknown:
-            raise ConfigurationError(f"A function takes the options name and score_kind, not {', '.join(unknown)}.")
+            raise ConfigurationError(
+                f"A function takes the options name and score_kind, not {', '.join(sorted(unknown))}."
+            )
         return CallableScorer(model, **options)  # type: ignore[arg-type]  # keys checked above
     raise ConfigurationError(
         f"model must be a name, a Scorer, or a function (query, texts) -> scores; got {type(model).__name__}."
     )
 
 
-def create_scorer(name: str, **options: object) -> Scorer:
+def create_scorer(name: str, /, **options: object) -> Scorer:
     """Make the scorer that ``name`` stands for. No model is loaded yet.
 
     Args:
@@ -136,7 +150,10 @@ def create_scorer(name: str, **options: object) -> Scorer:
         raise ConfigurationError(f'{name!r}: this scheme takes no model; write "{scheme}".')
     arguments = (model,) if model else ()
     _check_options(factory, name, arguments, options)
-    return factory(*arguments, **options)
+    scorer = factory(*arguments, **options)
+    if not isinstance(scorer, Scorer):
+        raise ConfigurationError(f"{name!r}: its factory made no Scorer, but a {type(scorer).__name__}.")
+    return scorer
 
 
 def import_target(row: Scheme) -> ScorerFactory:
@@ -153,10 +170,20 @@ def _find_factory(scheme: str, name: str) -> ScorerFactory:
     from importlib.metadata import entry_points  # slow to import, seldom needed
 
     for entry_point in entry_points(group=ENTRY_POINT_GROUP, name=scheme):
-        return cast(ScorerFactory, entry_point.load())
+        try:
+            factory = entry_point.load()
+        except Exception as error:
+            raise ConfigurationError(
+                f"The scheme {scheme!r} ({entry_point.value}) cannot be loaded: {error}"
+            ) from error
+        if not callable(factory):
+            raise ConfigurationError(f"The scheme {scheme!r} ({entry_point.value}) is no factory.")
+        return cast(ScorerFactory, factory)
     known = sorted({*SCHEMES, *PRESETS, *_registered, *(point.name for point in entry_points(group=ENTRY_POINT_GROUP))})
     close = difflib.get_close_matches(scheme, known, n=1)
-    if close:
+    if scheme in PRESETS:
+        advice = f"A preset takes no model: write {scheme!r}."
+    elif close:
         advice = f"Did you mean {close[0]!r}?"
     elif "/" in name and ":" not in name:
         advice = f'A model is named with its scheme, e.g. "cross-encoder:{name}".'
@@ -166,7 +193,10 @@ def _find_factory(scheme: str, name: str) -> ScorerFactory:
 
 
 def _check_options(factory: ScorerFactory, name: str, arguments: tuple[str, ...], options: dict[str, object]) -> None:
-    signature = inspect.signature(factory)
+    try:
+        signature = inspect.signature(factory)
+    except ValueError:  # a compiled factory that does not tell
+        return
     try:
         signature.bind(*arguments, **options)
     except TypeError as error:

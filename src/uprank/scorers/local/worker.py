@@ -34,6 +34,9 @@ class Worker:
         self._executor: ThreadPoolExecutor | None = None
         self._process = os.getpid()
 
+    def __reduce__(self) -> tuple[type[Worker], tuple[str]]:
+        return type(self), (self._name,)  # a thread of its own wherever it arrives
+
     def submit(self, job: Callable[[], Result]) -> Future[Result]:
         """Queue ``job``; cancelling the future takes it off the queue if it has not begun."""
         with self._lock:
@@ -73,13 +76,19 @@ class LocalScorer(Scorer):
 
     def score_many(self, requests: Sequence[ScoreRequest]) -> list[Outcome]:
         """Score all requests in one flattened batch on the worker's thread."""
-        return self._worker.submit(lambda: self._score_batch(requests)).result()
+        return self._worker.submit(lambda: self._outcomes(requests)).result()
 
     async def ascore_many(self, requests: Sequence[ScoreRequest]) -> list[Outcome]:
         """As :meth:`score_many`; a call cancelled while it waits in the queue never runs."""
         import asyncio
 
-        return await asyncio.wrap_future(self._worker.submit(lambda: self._score_batch(requests)))
+        return await asyncio.wrap_future(self._worker.submit(lambda: self._outcomes(requests)))
+
+    def _outcomes(self, requests: Sequence[ScoreRequest]) -> list[Outcome]:
+        try:
+            return self._score_batch(requests)
+        except Exception as error:  # as a value: asyncio cannot carry every error out of a thread
+            return [error] * len(requests)
 
     def close(self) -> None:
         """Free the model and end its thread, after the calls that are queued."""
