@@ -149,10 +149,12 @@ class TestMistakes:
     @pytest.mark.parametrize("query", ["", " \n"])
     def test_empty_question(self, query, monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["uprank", "demo", "-q", CSV, "-q", query])
+        monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
         monkeypatch.setattr(gc, "freeze", lambda: None)  # right at the end of a process, which this is not
         with pytest.raises(SystemExit, match="uprank: The query is empty"):
             main()
         assert capsys.readouterr().out == ""
+        assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"  # the user's own setting stays
 
     @pytest.mark.parametrize(
         ("absent", "arguments", "named", "extra"),

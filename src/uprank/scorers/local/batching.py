@@ -9,14 +9,31 @@ from typing import TypeVar
 
 from uprank.errors import ConfigurationError, ScorerError
 
-__all__ = ["default_token_budget", "pack", "release_memory", "run_batches", "valid_token_budget"]
+__all__ = ["chunks", "default_token_budget", "pack", "release_memory", "run_batches", "valid_token_budget"]
 
 logger = logging.getLogger("uprank")
 
 Result = TypeVar("Result")
 
+_CHUNK_TEXTS = 512
+_CHUNK_CHARACTERS = 1_000_000  # a tokenizer needs about a hundred bytes a token, also for what it cuts off
+
 # As CUDA and MPS say it, then cuBLAS, then the CPU's allocator (on Linux and on Windows).
 _MEMORY_PHRASES = ("out of memory", "cublas_status_alloc_failed", "can't allocate memory", "not enough memory")
+
+
+def chunks(texts: Sequence[str]) -> Iterator[list[str]]:
+    """Yield texts in their order, a bounded number of them and of their characters at a time."""
+    chunk: list[str] = []
+    characters = 0
+    for text in texts:
+        if chunk and (len(chunk) == _CHUNK_TEXTS or characters + len(text) > _CHUNK_CHARACTERS):
+            yield chunk
+            chunk, characters = [], 0
+        chunk.append(text)
+        characters += len(text)
+    if chunk:
+        yield chunk
 
 
 def pack(lengths: Sequence[int], budget: int) -> list[list[int]]:

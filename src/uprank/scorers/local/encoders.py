@@ -7,7 +7,7 @@ batch of them when asked. All vectors are of unit length, in float32, on the mod
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uprank.errors import ModelLoadError
+from uprank.scorers.local.batching import chunks
 from uprank.scorers.local.loading import position_limit, smallest_limit, valid_max_length
 
 if TYPE_CHECKING:
@@ -33,8 +34,6 @@ __all__ = [
     "Vectors",
 ]
 
-_CHUNK_TEXTS = 512
-_CHUNK_CHARACTERS = 1_000_000  # a tokenizer needs about a hundred bytes a token, also for what it cuts off
 _DOCUMENT_PROMPTS = ("document", "passage", "corpus")  # as sentence-transformers looks them up
 
 
@@ -127,7 +126,7 @@ class TransformerTextEncoder(TextEncoder):
     def documents(self, texts: Sequence[str]) -> TokenisedTexts:
         ids: list[NDArray[np.int32]] = []
         scored: list[NDArray[np.bool_]] = []
-        for chunk in _chunks(texts):
+        for chunk in chunks(texts):
             # Special tokens are told by where the tokenizer put them: a text may spell them out itself.
             rows = self._tokenizer(
                 chunk,
@@ -212,7 +211,7 @@ class _SentenceTextEncoder(TextEncoder):
         if self._tokenizer is None:  # static embeddings and the like have tokenizers of other kinds
             return [len(text) // 4 + 1 for text in texts]
         lengths: list[int] = []
-        for chunk in _chunks(texts):
+        for chunk in chunks(texts):
             rows = self._tokenizer(
                 chunk,
                 truncation=window is not None,
@@ -322,17 +321,3 @@ def _single(rows: Tensor) -> Vectors:
 def _backbone(model: SentenceModel) -> nn.Module:
     inner: nn.Module = getattr(model[0], "auto_model", model[0])
     return inner
-
-
-def _chunks(texts: Sequence[str]) -> Iterator[list[str]]:
-    """Texts in their order, a bounded number of them and of their characters at a time."""
-    chunk: list[str] = []
-    characters = 0
-    for text in texts:
-        if chunk and (len(chunk) == _CHUNK_TEXTS or characters + len(text) > _CHUNK_CHARACTERS):
-            yield chunk
-            chunk, characters = [], 0
-        chunk.append(text)
-        characters += len(text)
-    if chunk:
-        yield chunk

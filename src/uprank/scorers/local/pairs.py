@@ -7,7 +7,7 @@ the instruction as the system message, as sentence-transformers does. Nothing is
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
 
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uprank.errors import ConfigurationError, InvalidInputError, QueryTooLongError
+from uprank.scorers.local.batching import chunks
 from uprank.scorers.local.loading import LongQuery, position_limit, smallest_limit, valid_max_length
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ __all__ = ["EncodedPairs", "PairEncoder", "TokenIds", "is_bare_classifier", "mod
 
 TokenIds: TypeAlias = NDArray[np.int32]
 
-_CHUNK = 512  # documents tokenised at a time: bounds the memory of the tokenizer's own output
 _CAUSAL_TASKS = ("text-generation", "any-to-any")
 
 
@@ -137,10 +137,10 @@ class PairEncoder:
     def _encode_texts(self, query: str, texts: Sequence[str]) -> EncodedPairs:
         ids: list[TokenIds] = []
         types: list[TokenIds] = []
-        for chunk in _chunks(texts):
+        for chunk in chunks(texts):
             tokens = self._tokenizer(
                 [query] * len(chunk),
-                list(chunk),
+                chunk,
                 truncation="only_second",
                 max_length=self.window,
                 padding=False,
@@ -161,7 +161,7 @@ class PairEncoder:
             )
         ids: list[TokenIds] = []
         model_inputs: dict[str, object] = {}
-        for chunk in _chunks(texts):
+        for chunk in chunks(texts):
             cut = [self._cut(text, room) for text in chunk]
             rendered, model_inputs = self._render(query, cut, prompt)
             for position, tokens in enumerate(rendered):
@@ -234,11 +234,6 @@ def _window(model: CrossEncoder, max_length: int | None, name: str) -> int:
     if own is None:
         raise ConfigurationError(f"{name} does not say how many tokens it reads; pass max_length=.")
     return own
-
-
-def _chunks(texts: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(texts), _CHUNK):
-        yield texts[start : start + _CHUNK]
 
 
 def _arrays(rows: Sequence[Sequence[int]]) -> list[TokenIds]:
