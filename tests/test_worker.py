@@ -36,7 +36,7 @@ class Lengths(LocalScorer):
         self.inside = 0
         self.overlapped = False
 
-    def _score_batch(self, requests):
+    def _score_batch(self, requests, abandoned):
         self.inside += 1
         self.overlapped |= self.inside > 1
         if "load" not in self.events[-1:]:
@@ -66,7 +66,7 @@ class Pickled(LocalScorer):
     def __init__(self):
         super().__init__("pickled")
 
-    def _score_batch(self, requests):
+    def _score_batch(self, requests, abandoned):
         return [Scores([float(len(text)) for text in request.texts], kind="logit") for request in requests]
 
     def _unload(self):
@@ -258,7 +258,7 @@ class Broken(Lengths):
         super().__init__()
         self.error = error
 
-    def _score_batch(self, requests):
+    def _score_batch(self, requests, abandoned):
         raise self.error
 
 
@@ -296,7 +296,7 @@ def test_a_forked_child_has_a_worker_of_its_own():
         from uprank.scorers.local.worker import LocalScorer
 
         class Threads(LocalScorer):
-            def _score_batch(self, requests):
+            def _score_batch(self, requests, abandoned):
                 alive = threading.current_thread() in threading.enumerate()
                 return [Scores([float(len(text)) for text in request.texts], "logit") for request in requests if alive]
             def _unload(self):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import logging
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from typing import TypeVar
 
 from uprank.errors import ConfigurationError, ScorerError
@@ -58,7 +60,12 @@ def pack(lengths: Sequence[int], budget: int) -> list[list[int]]:
 
 
 def run_batches(
-    lengths: Sequence[int], budget: int, forward: Callable[[list[int]], Result], *, name: str
+    lengths: Sequence[int],
+    budget: int,
+    forward: Callable[[list[int]], Result],
+    *,
+    name: str,
+    abandoned: threading.Event | None = None,
 ) -> Iterator[tuple[list[int], Result]]:
     """Run ``forward`` over packed batches; where memory runs out, go on with half the budget.
 
@@ -69,16 +76,20 @@ def run_batches(
         budget: As for :func:`pack`.
         forward: Takes the indices of a batch.
         name: Names the model in the error.
+        abandoned: Looked at before each batch: once set, nobody wants the rest.
 
     Yields:
         The indices of each batch with its result; each index once.
 
     Raises:
         ScorerError: If memory runs out over a single item.
+        CancelledError: If the call was abandoned.
     """
     waiting = pack(lengths, budget)
     waiting.reverse()
     while waiting:
+        if abandoned is not None and abandoned.is_set():
+            raise CancelledError
         batch = waiting.pop()
         try:
             result = forward(batch)

@@ -6,6 +6,7 @@ yes or no are read by the difference of the two logits, as sentence-transformers
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -90,7 +91,7 @@ class CrossEncoderScorer(LocalScorer):
         self._model: CrossEncoder | None = None
         self._pairs: PairEncoder | None = None
 
-    def _score_batch(self, requests: Sequence[ScoreRequest]) -> list[Outcome]:
+    def _score_batch(self, requests: Sequence[ScoreRequest], abandoned: threading.Event) -> list[Outcome]:
         model, pairs = self._loaded()
         encoded: list[EncodedPairs | Exception] = []
         for request in requests:
@@ -99,10 +100,12 @@ class CrossEncoderScorer(LocalScorer):
             except UprankError as error:  # this request's own fault: the others are scored
                 encoded.append(error)
         ready = [pairs_of_one for pairs_of_one in encoded if not isinstance(pairs_of_one, Exception)]
-        logits = iter(self._logits(model, ready))
+        logits = iter(self._logits(model, ready, abandoned))
         return [one if isinstance(one, Exception) else self._scores(one, next(logits)) for one in encoded]
 
-    def _logits(self, model: CrossEncoder, requests: Sequence[EncodedPairs]) -> list[NDArray[np.float32]]:
+    def _logits(
+        self, model: CrossEncoder, requests: Sequence[EncodedPairs], abandoned: threading.Event
+    ) -> list[NDArray[np.float32]]:
         """The logits of each request, all pairs of all requests sorted and batched together."""
         import numpy as np
         from tqdm.auto import tqdm
@@ -117,7 +120,8 @@ class CrossEncoderScorer(LocalScorer):
         budget = self._token_budget or default_token_budget(model.device.type)
         logits = np.empty(len(ids), dtype=np.float32)
         with tqdm(total=len(ids), desc=self.name, unit="pair", disable=not self._progress) as bar:
-            for batch, values in run_batches([len(row) for row in ids], budget, forward, name=self.name):
+            lengths = [len(row) for row in ids]
+            for batch, values in run_batches(lengths, budget, forward, name=self.name, abandoned=abandoned):
                 logits[batch] = values
                 bar.update(len(batch))
         ends = np.cumsum([len(request.input_ids) for request in requests])

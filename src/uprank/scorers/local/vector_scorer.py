@@ -9,6 +9,7 @@ is the cosine of two embeddings.
 from __future__ import annotations
 
 import math
+import threading
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -109,13 +110,13 @@ class VectorScorer(LocalScorer):
         self._encoder = None
         release_memory()
 
-    def _score_batch(self, requests: Sequence[ScoreRequest]) -> list[Outcome]:
+    def _score_batch(self, requests: Sequence[ScoreRequest], abandoned: threading.Event) -> list[Outcome]:
         encoder = self._loaded()
         admitted = [self._admit(encoder, request) for request in requests]
         tasks = [task for task in admitted if isinstance(task, _Task)]
         texts = list(dict.fromkeys(text for task in tasks for text in task.request.texts))
         documents = encoder.documents(texts)
-        self._score_all(encoder, tasks, texts, documents)
+        self._score_all(encoder, tasks, texts, documents, abandoned)
         length_of = dict(zip(texts, documents.lengths, strict=True))
         return [
             self._scores(encoder, task, [length_of[text] for text in task.request.texts])
@@ -134,7 +135,14 @@ class VectorScorer(LocalScorer):
             return _Task(request, window, [f"{problem}; it was cut to {window}."])
         return QueryTooLongError(f'{problem}. Shorten it, or pass long_query="truncate".')
 
-    def _score_all(self, encoder: TextEncoder, tasks: list[_Task], texts: list[str], documents: TokenisedTexts) -> None:
+    def _score_all(
+        self,
+        encoder: TextEncoder,
+        tasks: list[_Task],
+        texts: list[str],
+        documents: TokenisedTexts,
+        abandoned: threading.Event,
+    ) -> None:
         """Fill in the values of all tasks, batch by batch."""
         import torch
         from tqdm.auto import tqdm
@@ -165,7 +173,7 @@ class VectorScorer(LocalScorer):
                         tasks[number].values[position] = score
 
         with tqdm(total=len(texts), desc=self.name, unit="text", disable=not self._progress) as bar:
-            for batch, _ in run_batches(documents.lengths, budget, forward, name=self.name):
+            for batch, _ in run_batches(documents.lengths, budget, forward, name=self.name, abandoned=abandoned):
                 bar.update(len(batch))
 
     def _query_vectors(self, encoder: TextEncoder, queries: list[str], budget: int) -> dict[str, Tensor]:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import threading
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 from uprank.scorers.base import Outcome, Scorer, ScoreRequest, Scores
@@ -32,6 +33,7 @@ class Worker:
         self._name = name
         self._lock = threading.Lock()
         self._executor: ThreadPoolExecutor | None = None
+        self._closing: ThreadPoolExecutor | None = None
         self._process = os.getpid()
 
     def __reduce__(self) -> tuple[type[Worker], tuple[str]]:
@@ -42,15 +44,21 @@ class Worker:
         with self._lock:
             if self._executor is None or self._process != os.getpid():  # threads do not survive a fork
                 self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=self._name)
+                if self._closing is not None and self._process == os.getpid():
+                    self._executor.submit(self._closing.shutdown)  # never two threads: the former ends first
                 self._process = os.getpid()
             return self._executor.submit(job)
 
-    def close(self) -> None:
-        """Let the queued jobs finish, then end the thread."""
+    def close(self, last: Callable[[], None] | None = None) -> None:
+        """Let the queued jobs finish, then ``last``, then end the thread."""
         with self._lock:
-            executor, self._executor = self._executor, None
-        if executor is not None and self._process == os.getpid():
-            executor.shutdown(wait=True)
+            if self._executor is None or self._process != os.getpid():
+                return
+            done = None if last is None else self._executor.submit(last)
+            self._closing, self._executor = self._executor, None
+        self._closing.shutdown(wait=True)
+        if done is not None:
+            done.result()
 
 
 class LocalScorer(Scorer):
@@ -61,8 +69,13 @@ class LocalScorer(Scorer):
         self._worker = Worker(f"uprank {name}")
 
     @abstractmethod
-    def _score_batch(self, requests: Sequence[ScoreRequest]) -> list[Outcome]:
-        """Score the requests, one outcome each; load the model if need be. Runs on the worker's thread."""
+    def _score_batch(self, requests: Sequence[ScoreRequest], abandoned: threading.Event) -> list[Outcome]:
+        """Score the requests, one outcome each; load the model if need be. Runs on the worker's thread.
+
+        Args:
+            requests: At least one.
+            abandoned: Set when nobody waits for the answer any more: for :func:`run_batches`.
+        """
 
     @abstractmethod
     def _unload(self) -> None:
@@ -76,24 +89,34 @@ class LocalScorer(Scorer):
 
     def score_many(self, requests: Sequence[ScoreRequest]) -> list[Outcome]:
         """Score all requests in one flattened batch on the worker's thread."""
-        return self._worker.submit(lambda: self._outcomes(requests)).result()
+        with self._submitted(requests) as future:
+            return future.result()
 
     async def ascore_many(self, requests: Sequence[ScoreRequest]) -> list[Outcome]:
-        """As :meth:`score_many`; a call cancelled while it waits in the queue never runs."""
+        """As :meth:`score_many`; a call cancelled in the queue never runs, one that runs ends with its batch."""
         import asyncio
 
-        return await asyncio.wrap_future(self._worker.submit(lambda: self._outcomes(requests)))
+        with self._submitted(requests) as future:
+            return await asyncio.wrap_future(future)
 
-    def _outcomes(self, requests: Sequence[ScoreRequest]) -> list[Outcome]:
+    @contextmanager
+    def _submitted(self, requests: Sequence[ScoreRequest]) -> Iterator[Future[list[Outcome]]]:
+        abandoned = threading.Event()
         try:
-            return self._score_batch(requests)
+            yield self._worker.submit(lambda: self._outcomes(requests, abandoned))
+        except BaseException:  # cancelled, or interrupted: the others in the queue need not wait for this
+            abandoned.set()
+            raise
+
+    def _outcomes(self, requests: Sequence[ScoreRequest], abandoned: threading.Event) -> list[Outcome]:
+        try:
+            return self._score_batch(requests, abandoned)
         except Exception as error:  # as a value: asyncio cannot carry every error out of a thread
             return [error] * len(requests)
 
     def close(self) -> None:
         """Free the model and end its thread, after the calls that are queued."""
-        self._worker.submit(self._unload).result()
-        self._worker.close()
+        self._worker.close(self._unload)
 
     async def aclose(self) -> None:
         import asyncio
