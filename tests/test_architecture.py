@@ -30,6 +30,7 @@ FLOORS = [
     "llama_index",
     "demo",
     "cli",
+    "__main__",
 ]
 
 

@@ -150,7 +150,7 @@ def test_an_undeclared_function_gives_no_probabilities():
 @pytest.mark.parametrize("mode", ["logit", "Probability", None, "", ["native"]])
 def test_an_unknown_mode_is_refused(mode):
     with pytest.raises(ConfigurationError, match='score must be "native" or "probability"'):
-        Reranker(len, score=mode)
+        Reranker(lambda query, texts: [0.0], score=mode)
 
 
 # --- calibrators
@@ -195,13 +195,13 @@ def test_an_error_of_the_calibrator_names_the_calibrator(calibrator):
 
 def test_a_calibrator_goes_with_probabilities():
     with pytest.raises(ConfigurationError, match='pass score="probability" with it'):
-        Reranker(len, calibrator=sigmoid)
+        Reranker(lambda query, texts: [0.0], calibrator=sigmoid)
 
 
 @pytest.mark.parametrize("calibrator", [3, "platt", [0.1, 0.2]])
 def test_a_calibrator_is_a_function(calibrator):
     with pytest.raises(ConfigurationError, match="calibrator"):
-        Reranker(len, score="probability", calibrator=calibrator)
+        Reranker(lambda query, texts: [0.0], score="probability", calibrator=calibrator)
 
 
 # --- thresholds
@@ -258,9 +258,9 @@ def test_a_threshold_is_refused_where_only_the_answer_tells_that_it_is_ranks():
 @pytest.mark.parametrize("threshold", [float("nan"), float("inf"), float("-inf"), np.float32("nan")])
 def test_a_threshold_is_finite(threshold):
     with pytest.raises(InvalidInputError, match="threshold must be finite"):
-        Reranker(len, threshold=threshold)
+        Reranker(lambda query, texts: [0.0], threshold=threshold)
     with pytest.raises(InvalidInputError, match="threshold must be finite"):
-        Reranker(len).rank("q", ["a"], threshold=threshold)
+        Reranker(lambda query, texts: [0.0]).rank("q", ["a"], threshold=threshold)
 
 
 @pytest.mark.parametrize(
@@ -268,6 +268,6 @@ def test_a_threshold_is_finite(threshold):
 )
 def test_a_threshold_is_a_number(threshold):
     with pytest.raises(InvalidInputError, match="threshold must be"):
-        Reranker(len, threshold=threshold)
+        Reranker(lambda query, texts: [0.0], threshold=threshold)
     with pytest.raises(InvalidInputError, match="threshold must be"):
-        Reranker(len).rank("q", ["a"], threshold=threshold)
+        Reranker(lambda query, texts: [0.0]).rank("q", ["a"], threshold=threshold)

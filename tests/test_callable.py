@@ -139,8 +139,8 @@ def test_an_error_inside_a_generator_is_the_scorers():
 
 
 def test_a_function_with_other_parameters_is_an_error_that_names_it():
-    with pytest.raises(ScorerError, match="one_argument failed with TypeError"):
-        Reranker(functools.partial(lambda query: []), name="one_argument").rank("q", TEXTS)
+    with pytest.raises(ConfigurationError, match=r"cannot be called as \(query, texts\): too many positional"):
+        Reranker(functools.partial(lambda query: []), on_error="passthrough")
 
 
 # --- what its numbers mean
@@ -196,12 +196,15 @@ class Callable:
 
 
 def test_a_function_is_named_by_itself_unless_told():
-    assert Reranker(ranked).model == "ranked"
+    def ranked(query, texts):
+        return SCORES
+
+    assert Reranker(ranked).model.endswith("<locals>.ranked")
     assert Reranker(Callable()).model == "Callable"
     assert Reranker(Callable().method).model == "Callable.method"
     assert Reranker(functools.partial(ranked)).model == "partial"
     assert Reranker(ranked, name="mine").model == "mine"
-    assert repr(CallableScorer(ranked)) == "<CallableScorer ranked>"
+    assert repr(CallableScorer(ranked)) == f"<CallableScorer {ranked.__qualname__}>"
 
 
 # --- sync and async functions, called synchronously

@@ -112,7 +112,7 @@ def test_the_instruction_reaches_the_chat_template(tiny_models: dict[str, Path])
 
 def test_an_instruction_for_a_model_without_a_place_for_it_is_refused(tiny_models: dict[str, Path]):
     reranker = Reranker(f"cross-encoder:{tiny_models['bert']}", device="cpu", on_error="passthrough")
-    with pytest.raises(InvalidInputError, match="neither a chat template nor prompts"):
+    with pytest.raises(InvalidInputError, match="has no place for an instruction"):
         reranker.rank(QUERY, TEXTS, instruction="judge")
 
 

@@ -239,7 +239,7 @@ def test_blank_query_is_an_error(compress: Compress) -> None:
     ],
 )
 async def test_wrong_input_says_what_is_expected(given: object) -> None:
-    expected = r'RerankCompressor takes \{"query": \.\.\., "documents": \.\.\.\}'
+    expected = "RerankCompressor takes a query and LangChain Documents; got "
     with pytest.raises(InvalidInputError, match=expected):
         compressor().invoke(given)
     with pytest.raises(InvalidInputError, match=expected):
@@ -247,7 +247,7 @@ async def test_wrong_input_says_what_is_expected(given: object) -> None:
 
 
 def test_unknown_field_and_unknown_option_are_refused() -> None:
-    with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
+    with pytest.raises(ValidationError, match="RerankCompressor has no field 'topn': did you mean 'top_n'"):
         compressor(topn=3)
     with pytest.raises(TypeError, match="topn"):
         compressor().invoke({"query": "q", "documents": DOCUMENTS}, topn=3)

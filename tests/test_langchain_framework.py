@@ -191,7 +191,7 @@ async def test_retriever_refuses_a_number_out_of_range(number: float) -> None:
 
 
 def test_retriever_refuses_what_it_does_not_know() -> None:
-    with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
+    with pytest.raises(ValidationError, match="RerankRetriever has no field 'number'"):
         RerankRetriever(model=Reranker(length), base_retriever=Base(), number=3)
     with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
         RerankRetriever(model=Reranker(length), base_retriever=Base(), k=3, top_n=3)

@@ -277,7 +277,7 @@ def test_a_function_takes_name_and_score_kind_alone():
     assert isinstance(reranker.scorer, CallableScorer)
     assert (reranker.model, reranker.rank("q", ["a"]).score_kind) == ("half", "probability")
     with pytest.raises(ConfigurationError, match="name and score_kind, not batch_size, device"):
-        Reranker(len, device="cpu", batch_size=8)
+        Reranker(lambda query, texts: texts, device="cpu", batch_size=8)
 
 
 def test_a_scorer_class_in_place_of_a_scorer_is_refused():
@@ -286,7 +286,9 @@ def test_a_scorer_class_in_place_of_a_scorer_is_refused():
 
 
 @pytest.mark.parametrize(
-    "model", [None, 5, b"embedded", ["embedded"], Reranker(len)], ids=lambda value: type(value).__name__
+    "model",
+    [None, 5, b"embedded", ["embedded"], Reranker(lambda query, texts: [0.0])],
+    ids=lambda value: type(value).__name__,
 )
 def test_anything_else_is_no_model(model):
     with pytest.raises(ConfigurationError, match=f"model must be .* got {type(model).__name__}"):

@@ -6,24 +6,30 @@ translate between the framework's documents and ours.
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
+import difflib
+import re
+from collections.abc import Callable
+from typing import Any, TypedDict, cast
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
 from typing_extensions import Self
 
 from uprank.calibration import ScoreMode
 from uprank.reranker import ErrorPolicy, Reranker
+from uprank.scorers.base import Scorer
 from uprank.sharing import shared_reranker
 
 __all__ = ["CallOptions", "RerankFields"]
+
+_KEEP_OUT = r"api_?key|token$|secret|password|authorization"
 
 
 class CallOptions(TypedDict, total=False):
     """The options of one call; absent where the reranker's own apply."""
 
-    top_n: int
-    threshold: float
-    instruction: str
+    top_n: int | None
+    threshold: float | None
+    instruction: str | None
 
 
 class RerankFields(BaseModel):
@@ -34,13 +40,13 @@ class RerankFields(BaseModel):
     frameworks copy them at will.
 
     Attributes:
-        model: A model name or preset, or a ready :class:`~uprank.Reranker`.
+        model: A model name or preset, a scorer, a function, or a ready :class:`~uprank.Reranker`.
         top_n: How many documents to return at most; ``None`` leaves it to the reranker (all).
         threshold: Return only documents whose score is at least this.
         instruction: What to judge by, for models that take an instruction.
         score: ``"native"`` or ``"probability"``.
         on_error: ``"raise"``, or ``"passthrough"`` for the original order without scores.
-        api_key: The key of a hosted model. Never shown, never dumped.
+        api_key: The key of a hosted model. Never shown, never dumped; a pickle does hold it.
         options: Further options of the model, e.g. ``{"device": "cuda"}``.
     """
 
@@ -50,9 +56,9 @@ class RerankFields(BaseModel):
     )
 
     # What the reranker was made of cannot be changed afterwards: the object would claim what it does not do.
-    model: str | Reranker = Field(default="embedded", frozen=True)
+    model: str | Reranker | Scorer | Callable[..., Any] = Field(default="embedded", frozen=True)
     top_n: int | None = Field(default=None, ge=1, strict=True)
-    threshold: float | None = Field(default=None, allow_inf_nan=False)
+    threshold: float | None = Field(default=None, allow_inf_nan=False, strict=True)
     instruction: str | None = None
     score: ScoreMode = Field(default="native", frozen=True)
     on_error: ErrorPolicy = Field(default="raise", frozen=True)
@@ -62,19 +68,35 @@ class RerankFields(BaseModel):
 
     _reranker: Reranker = PrivateAttr()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _explain_unknown_fields(cls, given: object) -> object:
+        if isinstance(given, dict):
+            known = _names(cls)
+            for name in given.keys() - known:
+                close = difflib.get_close_matches(str(name), known, n=1)
+                hint = f"did you mean {close[0]!r}?" if close else f"it takes {', '.join(sorted(known))}."
+                raise ValueError(f"{cls.__name__} has no field {name!r}: {hint} Options of the model go into options=.")
+        return given
+
     @model_validator(mode="after")
     def _make_reranker(self) -> Self:
-        if "api_key" in self.options:
-            raise ValueError("give api_key= itself, not inside options=, so that it is never shown or dumped")
+        secret = next((name for name in self.options if re.search(_KEEP_OUT, name, re.IGNORECASE)), None)
+        if secret is not None:
+            raise ValueError(
+                f"options would show {secret!r}, which is a secret: pass api_key=, set the environment variable "
+                "(HF_TOKEN for Hugging Face), or give a ready Reranker as model="
+            )
         options: dict[str, Any] = dict(self.options)
         if self.api_key is not None:
-            options["api_key"] = self.api_key
-        if isinstance(self.model, str):
+            options["api_key"] = self.api_key  # a SecretStr, so that no scorer shows it by accident
+        if not isinstance(self.model, Reranker):
             self._reranker = shared_reranker(self.model, score=self.score, on_error=self.on_error, **options)
         elif options or self.score != "native" or self.on_error != "raise":
             raise ValueError("a ready Reranker has its own score, on_error, api_key and options; set them there")
         else:
             self._reranker = self.model
+        self._reranker.check(**self.call_options())
         return self
 
     @property
@@ -82,13 +104,24 @@ class RerankFields(BaseModel):
         """The reranker behind this object."""
         return self._reranker
 
-    def call_options(self) -> CallOptions:
-        """The options to call the reranker with."""
-        given = CallOptions()
-        if self.top_n is not None:
-            given["top_n"] = self.top_n
-        if self.threshold is not None:
-            given["threshold"] = self.threshold
-        if self.instruction is not None:
-            given["instruction"] = self.instruction
-        return given
+    def call_options(self, given: dict[str, Any] | None = None) -> CallOptions:
+        """The options to call the reranker with.
+
+        Args:
+            given: Arguments of one call. Options among them are taken out and win; ``k`` is ``top_n``.
+        """
+        own = {name: getattr(self, name) for name in ("top_n", "threshold", "instruction")}
+        options = {name: value for name, value in own.items() if value is not None}
+        for name in ("top_n", "k", "threshold", "instruction"):
+            if given and name in given:
+                options["top_n" if name == "k" else name] = given.pop(name)
+        return cast(CallOptions, options)
+
+
+def _names(cls: type[BaseModel]) -> set[str]:
+    """What may be given to ``cls``: its fields under all their names."""
+    names = set(cls.model_fields)
+    for field in cls.model_fields.values():
+        aliases = field.validation_alias.choices if isinstance(field.validation_alias, AliasChoices) else [field.alias]
+        names.update(alias for alias in aliases if isinstance(alias, str))
+    return names

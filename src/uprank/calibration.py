@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Literal, TypeAlias
 
 from uprank.errors import InvalidScoresError, ScoreKindError, ScorerError
@@ -45,7 +46,9 @@ def report(
             return list(scores.values), scores.kind
         return [sigmoid(value) for value in scores.values], scores.native
     if calibrator is not None:
-        return [_calibrated(calibrator, value, model) for value in scores.values], "probability"
+        probabilities = [_calibrated(calibrator, value, model) for value in scores.values]
+        _check_order(scores.values, probabilities, model)
+        return probabilities, "probability"
     if scores.kind == "probability":
         return list(scores.values), "probability"
     if scores.kind == "logit":
@@ -73,3 +76,13 @@ def _calibrated(calibrator: Calibrator, value: float, model: str) -> float:
             f"The calibrator given for {model} turned {value!r} into {probability!r}, not in [0, 1]."
         )
     return probability
+
+
+def _check_order(values: Sequence[float], probabilities: Sequence[float], model: str) -> None:
+    ascending = sorted(zip(values, probabilities, strict=True))
+    for (low, before), (high, after) in pairwise(ascending):
+        if after < before and high > low:
+            raise ScoreKindError(
+                f"The calibrator given for {model} decreases: it turned {low!r} into {before!r}, but {high!r} into "
+                f"{after!r}. The better document must not get the lower probability."
+            )

@@ -74,9 +74,7 @@ def as_document(value: DocumentLike, where: str) -> Document:
             id=identifier if isinstance(identifier, str) else None,
             metadata={key: item for key, item in value.items() if key != "text"},
         )
-    raise InvalidDocumentError(
-        f'{where} is of type {type(value).__name__}; give a string, an uprank.Document, or a mapping with a "text" key.'
-    )
+    raise InvalidDocumentError(f"{where} is of type {_type_name(value)}; {_advice(value)}.")
 
 
 def scorable(text: str) -> str:
@@ -94,3 +92,17 @@ def scorable(text: str) -> str:
 
 def _keys(mapping: Mapping[str, Any]) -> str:
     return ", ".join(map(repr, list(mapping)[:8])) or "none"
+
+
+def _type_name(value: object) -> str:
+    kind = type(value)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _advice(value: object) -> str:
+    package = type(value).__module__.partition(".")[0]
+    if package.startswith("langchain"):
+        return "rerank it with uprank.langchain.RerankCompressor, or give its page_content"
+    if package == "llama_index":
+        return "rerank it with uprank.llama_index.RerankPostprocessor, or give its text"
+    return 'give a string, an uprank.Document, or a mapping with a "text" key'

@@ -75,14 +75,14 @@ class RerankCompressor(BaseDocumentCompressor, RunnableSerializable[RerankInput,
         return await self.ainvoke({"query": query, "documents": documents}, {"callbacks": callbacks})
 
     def invoke(self, input: RerankInput, config: RunnableConfig | None = None, **kwargs: Any) -> list[Document]:
-        """As :meth:`compress_documents`; ``kwargs`` may be top_n, threshold and instruction, for this call."""
+        """As :meth:`compress_documents`; ``kwargs`` may be top_n (or k), threshold and instruction, for this call."""
         query, documents = self._unpack(input)
         if not documents:
             return []
         config, details = self._traced(config)
         run = get_callback_manager_for_config(config).on_retriever_start(None, query, **details)
         try:
-            ranked = list(_ranked(self.reranker.rank(query, documents, **{**self.call_options(), **kwargs})))
+            ranked = list(_ranked(self.reranker.rank(query, documents, **self.call_options(kwargs), **kwargs)))
         except BaseException as error:  # a run that started must end, also by KeyboardInterrupt
             run.on_retriever_error(error)
             raise
@@ -97,7 +97,7 @@ class RerankCompressor(BaseDocumentCompressor, RunnableSerializable[RerankInput,
         config, details = self._traced(config)
         run = await get_async_callback_manager_for_config(config).on_retriever_start(None, query, **details)
         try:
-            ranked = list(_ranked(await self.reranker.arank(query, documents, **{**self.call_options(), **kwargs})))
+            ranked = list(_ranked(await self.reranker.arank(query, documents, **self.call_options(kwargs), **kwargs)))
         except BaseException as error:  # also CancelledError
             await run.on_retriever_error(error)
             raise
@@ -108,7 +108,9 @@ class RerankCompressor(BaseDocumentCompressor, RunnableSerializable[RerankInput,
         try:
             return given["query"], [{"text": source.page_content, "source": source} for source in given["documents"]]
         except (AttributeError, KeyError, TypeError) as error:
-            raise InvalidInputError(f'{self.get_name()} takes {{"query": ..., "documents": ...}}: {error!r}') from error
+            raise InvalidInputError(
+                f"{self.get_name()} takes a query and LangChain Documents; got {error!r}"
+            ) from error
 
     def _traced(self, given: RunnableConfig | None) -> tuple[RunnableConfig, dict[str, Any]]:
         config, name = ensure_config(given), self.get_name()
@@ -119,25 +121,22 @@ class RerankCompressor(BaseDocumentCompressor, RunnableSerializable[RerankInput,
 class RerankRetriever(BaseRetriever, _Fields):
     """Reranks, as :class:`RerankCompressor` does, what any other Runnable from a query to documents finds.
 
-    ``top_n`` may be called ``k``, also in ``invoke(query, k=3)``; further arguments go to the base retriever.
+    ``top_n`` may be called ``k``. ``invoke`` takes it, ``threshold`` and ``instruction``, and hands on all else.
     """
 
     base_retriever: RetrieverLike
     top_n: int | None = Field(default=None, ge=1, strict=True, validation_alias=AliasChoices("top_n", "k"))
 
     def _get_relevant_documents(self, query: str, *, run_manager: Run, **kwargs: Any) -> list[Document]:
-        compressor, callbacks = self._compressor(kwargs), run_manager.get_child()
-        found = self.base_retriever.invoke(query, {"callbacks": callbacks}, **kwargs)
-        return compressor.compress_documents(found, query, callbacks)
+        config, options = RunnableConfig(callbacks=run_manager.get_child()), self.call_options(kwargs)
+        found = self.base_retriever.invoke(query, config, **kwargs)
+        return RerankCompressor(model=self.reranker).invoke({"query": query, "documents": found}, config, **options)
 
     async def _aget_relevant_documents(self, query: str, *, run_manager: AsyncRun, **kwargs: Any) -> list[Document]:
-        compressor, callbacks = self._compressor(kwargs), run_manager.get_child()
-        found = await self.base_retriever.ainvoke(query, {"callbacks": callbacks}, **kwargs)
-        return await compressor.acompress_documents(found, query, callbacks)
-
-    def _compressor(self, kwargs: dict[str, Any]) -> RerankCompressor:
-        top_n = kwargs.pop("k", kwargs.pop("top_n", self.top_n))  # what is left is for the base retriever
-        return RerankCompressor(model=self.reranker, **self.call_options()).model_copy(update={"top_n": top_n})
+        config, options = RunnableConfig(callbacks=run_manager.get_child()), self.call_options(kwargs)
+        found = await self.base_retriever.ainvoke(query, config, **kwargs)
+        given = RerankInput(query=query, documents=found)
+        return await RerankCompressor(model=self.reranker).ainvoke(given, config, **options)
 
 
 def _ranked(ranking: Ranking) -> Iterator[Document]:

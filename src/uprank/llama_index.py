@@ -23,7 +23,6 @@ from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 from uprank.adapter import RerankFields
 from uprank.errors import ConfigurationError, InvalidInputError
 from uprank.ranking import Ranking
-from uprank.reranker import Reranker
 from uprank.rounds import adrive, drive
 
 __all__ = ["RerankPostprocessor"]
@@ -73,7 +72,7 @@ class RerankPostprocessor(RerankFields, BaseNodePostprocessor):
         return "RerankPostprocessor"
 
     def to_json(self, **kwargs: object) -> str:
-        if isinstance(self.model, Reranker):
+        if not isinstance(self.model, str):
             raise ConfigurationError(f"{self.model!r} cannot be written to JSON; give model= by its name instead.")
         return super().to_json(**kwargs)
 
@@ -101,6 +100,9 @@ class RerankPostprocessor(RerankFields, BaseNodePostprocessor):
         query = None if query_bundle is None else query_bundle.query_str.strip()  # tools add line ends
         start: dict[str, object] = {EventPayload.NODES: nodes, EventPayload.QUERY_STR: query}
         start |= {EventPayload.MODEL_NAME: model, EventPayload.TOP_K: top_n}
+        for index, item in enumerate(nodes):
+            if not isinstance(item, NodeWithScore):
+                raise InvalidInputError(f"Node {index} must be a NodeWithScore, got {type(item).__name__}.")
         result: Nodes = []
         dispatcher.event(ReRankStartEvent(query=query_bundle, nodes=nodes, top_n=top_n, model_name=model))
         try:

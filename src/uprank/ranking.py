@@ -104,6 +104,13 @@ class Ranking(Sequence[RankedDocument]):
 
         return pandas.DataFrame(self.to_dicts(), columns=["rank", "index", "score", "id", "text", "metadata"])
 
+    def __str__(self) -> str:
+        lines = []
+        for hit in self.hits:
+            score = "" if hit.score is None else f"{hit.score:.4f}"
+            lines.append(f"{hit.rank:>4}  {score:>8}  {_excerpt(hit.document.text, 80)}")
+        return "\n".join([repr(self), *lines])
+
     def __repr__(self) -> str:
         state = ", degraded" if self.degraded else ""
         return f"<Ranking of {len(self.hits)} documents by {self.model}{state}>"

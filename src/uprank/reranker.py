@@ -102,25 +102,15 @@ class Reranker:
         self._calibrator = calibrator
         self._on_error = on_error
         self._scorer = as_scorer(model, options)
-        self._recipe = (
-            model,
-            {
-                "top_n": top_n,
-                "threshold": threshold,
-                "instruction": instruction,
-                "score": score,
-                "calibrator": calibrator,
-                "on_error": on_error,
-                **options,
-            },
-        )
+        named = {"top_n": top_n, "threshold": threshold, "instruction": instruction}
+        how = {"score": score, "calibrator": calibrator, "on_error": on_error}
+        self._recipe: tuple[Model, dict[str, object]] = (model, {**named, **how, **options})
         self._model = model if isinstance(model, str) else self._scorer.name
-        self._check_kind(self._defaults.threshold)
-        if instruction is not None:
-            if not isinstance(instruction, str):
-                raise ConfigurationError(f"instruction must be a string or None, got {type(instruction).__name__}.")
-            if not self._scorer.accepts_instruction:
-                raise ConfigurationError(f"{self._model} takes no instruction; leave instruction=None.")
+        if instruction is not None and not isinstance(instruction, str):
+            raise ConfigurationError(f"instruction must be a string or None, got {type(instruction).__name__}.")
+        if instruction is not None and not self._scorer.accepts_instruction:
+            raise ConfigurationError(f"{self._model} takes no instruction; leave instruction=None.")
+        self.check()
 
     @property
     def model(self) -> str:
@@ -145,7 +135,7 @@ class Reranker:
     def rank(
         self,
         query: str,
-        documents: Iterable[DocumentLike],
+        documents: Iterable[DocumentLike | RankedDocument],
         *,
         top_n: int | Unset | None = UNSET,
         threshold: float | Unset | None = UNSET,
@@ -155,8 +145,8 @@ class Reranker:
 
         Args:
             query: Not empty.
-            documents: Strings, :class:`~uprank.Document` objects, or mappings with ``"text"``.
-                Never changed. None at all gives an empty ranking without calling the scorer.
+            documents: Strings, :class:`~uprank.Document` objects, mappings with ``"text"``, or the
+                hits of another ranking. Never changed. None at all gives an empty ranking without calling the scorer.
             top_n: Instead of the reranker's own; ``None`` returns all.
             threshold: Instead of the reranker's own; ``None`` sets none.
             instruction: Instead of the reranker's own.
@@ -175,7 +165,7 @@ class Reranker:
     async def arank(
         self,
         query: str,
-        documents: Iterable[DocumentLike],
+        documents: Iterable[DocumentLike | RankedDocument],
         *,
         top_n: int | Unset | None = UNSET,
         threshold: float | Unset | None = UNSET,
@@ -188,7 +178,7 @@ class Reranker:
     def rank_many(
         self,
         queries: Sequence[str],
-        documents_per_query: Sequence[Iterable[DocumentLike]],
+        documents_per_query: Sequence[Iterable[DocumentLike | RankedDocument]],
         *,
         top_n: int | Unset | None = UNSET,
         threshold: float | Unset | None = UNSET,
@@ -217,7 +207,7 @@ class Reranker:
     async def arank_many(
         self,
         queries: Sequence[str],
-        documents_per_query: Sequence[Iterable[DocumentLike]],
+        documents_per_query: Sequence[Iterable[DocumentLike | RankedDocument]],
         *,
         top_n: int | Unset | None = UNSET,
         threshold: float | Unset | None = UNSET,
@@ -226,6 +216,16 @@ class Reranker:
         """As :meth:`rank_many`, without blocking the event loop."""
         plan = self._plan(queries, documents_per_query, top_n, threshold, instruction, many=True)
         return await adrive(plan, self._scorer.ascore_many)
+
+    def check(
+        self,
+        *,
+        top_n: int | Unset | None = UNSET,
+        threshold: float | Unset | None = UNSET,
+        instruction: str | Unset | None = UNSET,
+    ) -> None:
+        """Raise what :meth:`rank` would raise of these options, as far as it is known before the model is loaded."""
+        self._resolved(top_n, threshold, instruction)
 
     def close(self) -> None:
         """Free the scorer's model, threads or connections. A later call acquires them again."""
@@ -262,7 +262,7 @@ class Reranker:
     def _plan(
         self,
         queries: Sequence[str],
-        documents_per_query: Sequence[Iterable[DocumentLike]],
+        documents_per_query: Sequence[Iterable[DocumentLike | RankedDocument]],
         top_n: int | Unset | None,
         threshold: float | Unset | None,
         instruction: str | Unset | None,
@@ -271,15 +271,7 @@ class Reranker:
     ) -> Generator[list[ScoreRequest], list[Outcome], list[Ranking]]:
         """The one body of the four methods above: ask for outcomes once, then make the rankings."""
         started = time.perf_counter()
-        selection = _Selection(
-            self._defaults.top_n if isinstance(top_n, Unset) else valid_top_n(top_n),
-            self._defaults.threshold if isinstance(threshold, Unset) else valid_threshold(threshold),
-        )
-        self._check_kind(selection.threshold)
-        if isinstance(instruction, Unset):
-            instruction = self._instruction
-        if instruction is not None and not self._scorer.accepts_instruction:
-            raise InvalidInputError(f"{self._model} takes no instruction; leave instruction=None.")
+        selection, instruction = self._resolved(top_n, threshold, instruction)
         jobs = make_jobs(queries, documents_per_query, instruction, many=many)
         asked = [job for job in jobs if job.documents]
         outcomes: list[Outcome] = []
@@ -302,6 +294,21 @@ class Reranker:
         elapsed = time.perf_counter() - started
         return [replace(ranking, elapsed=elapsed) for ranking in rankings]
 
+    def _resolved(
+        self, top_n: int | Unset | None, threshold: float | Unset | None, instruction: str | Unset | None
+    ) -> tuple[_Selection, str | None]:
+        """The options of one call, the reranker's own where the call gives none, checked."""
+        selection = _Selection(
+            self._defaults.top_n if isinstance(top_n, Unset) else valid_top_n(top_n),
+            self._defaults.threshold if isinstance(threshold, Unset) else valid_threshold(threshold),
+        )
+        self._check_kind(selection.threshold)
+        if isinstance(instruction, Unset):
+            instruction = self._instruction
+        if instruction is not None and not self._scorer.accepts_instruction:
+            raise InvalidInputError(f"{self._model} takes no instruction; leave instruction=None.")
+        return selection, instruction
+
     def _kind(self) -> ScoreKind | None:
         """What is reported, as far as it is known without an answer."""
         return "probability" if self._score_mode == "probability" else self._scorer.score_kind
@@ -323,6 +330,8 @@ class Reranker:
             return self._passthrough(job, failure, selection)
         if selection.threshold is not None and kind == "rank":
             raise _threshold_on_ranks(self._model)
+        for note in scores.warnings:
+            logger.info("%s: %s", self._model, note)
         raw = [scores.values[position] for position in job.positions]
         order = sorted(range(len(raw)), key=lambda index: (-raw[index], index))
         ranked = (

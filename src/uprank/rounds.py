@@ -102,9 +102,14 @@ class _Background:
 
         with self._lock:
             if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=self._loop.run_forever, name="uprank-async", daemon=True)
-                self._thread.start()
+                loop = asyncio.new_event_loop()
+                thread = threading.Thread(target=loop.run_forever, name="uprank-async", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:  # no more threads to be had: the next call may try again
+                    loop.close()
+                    raise
+                self._loop, self._thread = loop, thread
             elif threading.current_thread() is self._thread:
                 raise RuntimeError(
                     "a synchronous rank() was called from inside an async scorer; await arank() there instead"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from weakref import WeakValueDictionary
 
@@ -12,7 +13,17 @@ from uprank.scorers.registry import Model
 __all__ = ["shared_reranker"]
 
 _rerankers: WeakValueDictionary[tuple[object, ...], Reranker] = WeakValueDictionary()
-_lock = threading.Lock()
+_lock = threading.RLock()  # a scorer's factory may itself ask for a shared reranker
+
+
+def _renew_lock() -> None:
+    """After a fork: another thread may have held it."""
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def shared_reranker(model: Model, **options: object) -> Reranker:

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from uprank.documents import DocumentLike
-from uprank.ranking import Ranking
+from uprank.ranking import RankedDocument, Ranking
 from uprank.reranker import Reranker
 from uprank.scorers.registry import Model
 from uprank.sharing import shared_reranker
@@ -16,7 +16,7 @@ __all__ = ["rerank"]
 
 def rerank(
     query: str,
-    documents: Iterable[DocumentLike],
+    documents: Iterable[DocumentLike | RankedDocument],
     model: Model = "embedded",
     *,
     top_n: int | None = None,
@@ -45,10 +45,12 @@ def rerank(
         UprankError: As :class:`Reranker` and :meth:`Reranker.rank` do.
     """
     reranker = shared_reranker(model, **options)
-    if reranker not in _recent:
+    if isinstance(model, str):
+        if reranker in _recent:
+            _recent.remove(reranker)
         _recent.append(reranker)
     return reranker.rank(query, documents, top_n=top_n, threshold=threshold, instruction=instruction)
 
 
 _recent: deque[Reranker] = deque(maxlen=4)
-"""Keeps these alive between calls."""
+"""The last few that were named, kept alive between calls."""

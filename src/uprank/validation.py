@@ -10,6 +10,7 @@ from typing import SupportsFloat, get_args
 
 from uprank.documents import Document, DocumentLike, as_document, scorable
 from uprank.errors import InvalidInputError, InvalidScoresError
+from uprank.ranking import RankedDocument
 from uprank.scorers.base import ScoreKind, ScoreRequest, Scores
 
 __all__ = ["Job", "check_scores", "make_jobs", "valid_threshold", "valid_top_n"]
@@ -30,7 +31,7 @@ class Job:
 
 def make_jobs(
     queries: Sequence[str],
-    documents_per_query: Sequence[Iterable[DocumentLike]],
+    documents_per_query: Sequence[Iterable[DocumentLike | RankedDocument]],
     instruction: str | None,
     *,
     many: bool,
@@ -50,7 +51,7 @@ def make_jobs(
     ]
 
 
-def _job(query: str, documents: Iterable[DocumentLike], instruction: str | None, of_query: str) -> Job:
+def _job(query: str, documents: Iterable[DocumentLike | RankedDocument], instruction: str | None, of_query: str) -> Job:
     if not isinstance(query, str):
         raise InvalidInputError(f"The text{of_query or ' of the query'} must be a string, got {type(query).__name__}.")
     if not query.strip():
@@ -59,7 +60,10 @@ def _job(query: str, documents: Iterable[DocumentLike], instruction: str | None,
     one = isinstance(documents, (str, bytes, Mapping, set, frozenset, Document)) or hasattr(documents, "columns")
     if one or not isinstance(documents, Iterable):
         raise InvalidInputError(f"The documents{of_query} must be a list, got one {type(documents).__name__}.")
-    accepted = tuple(as_document(value, f"Document {index}{of_query}") for index, value in enumerate(documents))
+    accepted = tuple(
+        value.document if isinstance(value, RankedDocument) else as_document(value, f"Document {index}{of_query}")
+        for index, value in enumerate(documents)
+    )
     position_of: dict[str, int] = {}
     positions = tuple(position_of.setdefault(scorable(document.text), len(position_of)) for document in accepted)
     return Job(query, accepted, ScoreRequest(scorable(query), tuple(position_of), instruction), positions)

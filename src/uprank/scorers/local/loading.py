@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, TypeVar, get_args
 
 from uprank.errors import ConfigurationError
@@ -34,6 +38,7 @@ LongQuery: TypeAlias = Literal["error", "truncate"]
 ModelT = TypeVar("ModelT", covariant=True)
 
 _SMALLEST_WINDOW = 8
+_DEVICE = r"(cpu|cuda|mps|xpu|npu|hpu|mtia|xla|privateuseone)(:\d+)?"
 _NO_LIMIT = 1_000_000_000  # tokenizers without a limit claim windows beyond this
 
 
@@ -68,7 +73,7 @@ class Checkpoint:
         token: A Hugging Face access token.
 
     Raises:
-        ConfigurationError: If ``dtype`` is none.
+        ConfigurationError: If ``dtype`` or ``device`` is none, or ``source`` a folder that does not exist.
     """
 
     source: str
@@ -81,19 +86,48 @@ class Checkpoint:
 
     def __post_init__(self) -> None:
         valid_dtype(self.dtype)
+        valid_device(self.device)
+        # A folder that is written as one is never looked for on a hub.
+        if self.source.startswith((".", "/", "~")):
+            folder = Path(self.source).expanduser()
+            if not folder.is_dir():
+                raise ConfigurationError(f"There is no folder {self.source!r} to load a model from.")
+            object.__setattr__(self, "source", str(folder))
 
     def load(self, kind: Loader[ModelT]) -> ModelT:
         """Load it with a model class of sentence-transformers."""
         device = pick_device(self.device)
-        return kind(
-            self.source,
-            device=device,
-            revision=self.revision,
-            trust_remote_code=self.trust_remote_code,
-            local_files_only=self.local_files_only,
-            token=self.token,
-            model_kwargs={dtype_argument(): pick_dtype(self.dtype, device)},
-        )
+        with no_progress_bars():
+            return kind(
+                self.source,
+                device=device,
+                revision=self.revision,
+                trust_remote_code=self.trust_remote_code,
+                local_files_only=self.local_files_only,
+                token=self.token,
+                model_kwargs={dtype_argument(): pick_dtype(self.dtype, device)},
+            )
+
+
+@contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """Keep transformers from drawing a bar for the weights that it loads."""
+    from transformers.utils import logging
+
+    enabled = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers has no type for it
+    try:
+        yield
+    finally:
+        if enabled:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]  # likewise
+
+
+def valid_device(device: str | None) -> str | None:
+    """Return ``device`` if it is written as torch writes them, or ``None``; raise ``ConfigurationError`` if not."""
+    if device is None or (isinstance(device, str) and re.fullmatch(_DEVICE, device)):
+        return device
+    raise ConfigurationError(f'device must be such as "cpu", "cuda", "cuda:1" or "mps"; got {device!r}.')
 
 
 def valid_dtype(dtype: DType) -> DType:
@@ -126,7 +160,9 @@ def valid_max_length(max_length: int | None, *, positions: int | None = None, na
     whole = isinstance(max_length, int) and not isinstance(max_length, bool)
     if not whole or max_length < _SMALLEST_WINDOW or (positions is not None and max_length > positions):
         most = "" if positions is None else f" and at most {positions}, the positions of {name}"
-        raise ConfigurationError(f"max_length must be at least {_SMALLEST_WINDOW}{most}; got {max_length!r}.")
+        raise ConfigurationError(
+            f"max_length must be an integer of at least {_SMALLEST_WINDOW}{most}; got {max_length!r}."
+        )
     return max_length
 
 
@@ -166,7 +202,10 @@ def position_limit(model: nn.Module) -> int | None:
     """The most tokens that a transformer has positions for; ``None`` where it has no such limit."""
     from torch import nn
 
-    positions = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    config = getattr(model, "config", None)
+    if config is not None and hasattr(config, "get_text_config"):  # of a model that sees, the part that reads
+        config = config.get_text_config()
+    positions = getattr(config, "max_position_embeddings", None)
     if not isinstance(positions, int) or positions <= 0:
         return None
     for module in model.modules():

@@ -8,7 +8,7 @@ the instruction as the system message, as sentence-transformers does. Nothing is
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
 
 import numpy as np
@@ -21,7 +21,7 @@ from uprank.scorers.local.loading import LongQuery, position_limit, smallest_lim
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
 
-__all__ = ["EncodedPairs", "PairEncoder", "TokenIds", "is_bare_classifier", "modular"]
+__all__ = ["EncodedPairs", "PairEncoder", "TokenIds", "is_bare_classifier", "is_causal", "modular"]
 
 TokenIds: TypeAlias = NDArray[np.int32]
 
@@ -74,38 +74,41 @@ class PairEncoder:
         """Return the token ids of the query with each text.
 
         Raises:
-            QueryTooLongError: If the query fills more than half of the window.
+            QueryTooLongError: If the query fills more than half of the window, or with the
+                instruction leaves no room for documents.
             InvalidInputError: If an instruction is given to a model that has no place for it.
         """
         prompt = self._prompt(instruction)
         query, warnings = self._fit_query(query)
-        if self._chats:
-            encoded = self._encode_chats(query, texts, prompt)
-        else:
-            encoded = self._encode_texts((prompt or "") + query, texts)
+        encode = self._encode_chats if self._chats else self._encode_texts
+        encoded = encode(query, texts, prompt)
         full = sum(len(ids) >= self.window for ids in encoded.input_ids)
         if full:
             warnings.append(
                 f"{full} of {len(texts)} documents reach the window of {self.window} tokens; "
                 "text beyond it was not read."
             )
-        return EncodedPairs(encoded.input_ids, encoded.token_type_ids, encoded.model_inputs, tuple(warnings))
+        return replace(encoded, warnings=tuple(warnings))
 
     def _prompt(self, instruction: str | None) -> str | None:
         prompts = getattr(self._model, "prompts", None) or {}
         if instruction is None:
             default = getattr(self._model, "default_prompt_name", None)
             return prompts.get(default) if default else None
-        if not self._chats and not any(prompts.values()):
+        if self._chats:
+            heard = not np.array_equal(self._around("", None), self._around("", instruction))
+        else:
+            heard = any(prompts.values())
+        if not heard:
             raise InvalidInputError(
-                f"{self._name} was not trained with instructions: it has neither a chat template nor prompts. "
+                f"{self._name} has no place for an instruction, neither in a chat template nor in prompts. "
                 "Leave instruction=None, or choose a model that takes one."
             )
         return instruction
 
     def _fit_query(self, query: str) -> tuple[str, list[str]]:
         limit = self.window // 2
-        length = len(self._tokenizer(query, add_special_tokens=False)["input_ids"])
+        length = len(self._tokenizer(query, add_special_tokens=False, verbose=False)["input_ids"])
         if length <= limit:
             return query, []
         problem = f"The query has {length} tokens, more than half of the {self.window} that {self._name} reads"
@@ -114,27 +117,46 @@ class PairEncoder:
                 f"{problem}: too little room would be left for the documents. Shorten the query, raise max_length "
                 'if the model allows it, or pass long_query="truncate".'
             )
-        return self._cut(query, limit), [f"{problem}; it was cut to {limit}."]
+        return self._cut([query], limit)[0], [f"{problem}; it was cut to {limit}."]
 
-    def _cut(self, text: str, limit: int) -> str:
-        """The longest beginning of ``text`` that has at most ``limit`` tokens."""
-        if len(text.encode()) <= limit:  # no tokenizer makes more tokens than there are bytes
-            return text
-        fast = self._tokenizer.is_fast
-        tokens = self._tokenizer(
-            text,
-            add_special_tokens=False,
-            truncation=True,
-            max_length=limit + 1,
-            return_offsets_mapping=fast,
-        )
-        if len(tokens["input_ids"]) <= limit:
-            return text
-        if fast:
-            return text[: tokens["offset_mapping"][limit - 1][1]]
-        return str(self._tokenizer.decode(tokens["input_ids"][:limit], skip_special_tokens=True))
+    def _cut(self, texts: Sequence[str], limit: int) -> list[str]:
+        """The longest beginning of each text that has at most ``limit`` tokens."""
+        if limit < 1:
+            return [""] * len(texts)
+        fast, side = self._tokenizer.is_fast, self._tokenizer.truncation_side
+        self._tokenizer.truncation_side = "right"  # whatever the tokenizer was saved with: the beginning stays
+        try:
+            tokens = self._tokenizer(
+                list(texts),
+                add_special_tokens=False,
+                truncation=True,
+                max_length=limit + 1,
+                return_offsets_mapping=fast,
+            )
+        finally:
+            self._tokenizer.truncation_side = side
+        cut = []
+        for row, text in enumerate(texts):
+            ids = tokens["input_ids"][row]
+            if len(ids) <= limit:
+                cut.append(text)
+            elif fast:
+                cut.append(text[: tokens["offset_mapping"][row][limit - 1][1]])
+            else:
+                cut.append(str(self._tokenizer.decode(ids[:limit], skip_special_tokens=True)))
+        return cut
 
-    def _encode_texts(self, query: str, texts: Sequence[str]) -> EncodedPairs:
+    def _room(self, taken: int) -> int:
+        if taken >= self.window:
+            raise QueryTooLongError(
+                f"The query and the instruction take {taken} of the {self.window} tokens that {self._name} "
+                "reads and leave no room for documents. Shorten them or raise max_length."
+            )
+        return self.window - taken
+
+    def _encode_texts(self, query: str, texts: Sequence[str], prompt: str | None) -> EncodedPairs:
+        query = (prompt or "") + query
+        self._room(len(self._tokenizer(query, "", verbose=False)["input_ids"]))
         ids: list[TokenIds] = []
         types: list[TokenIds] = []
         for chunk in chunks(texts):
@@ -148,29 +170,28 @@ class PairEncoder:
             )
             ids.extend(_arrays(tokens["input_ids"]))
             types.extend(_arrays(tokens.get("token_type_ids") or ()))
-        causal = modular(self._model) and _front(self._model).transformer_task in _CAUSAL_TASKS
-        return EncodedPairs(ids, types, {"logits_to_keep": 1} if causal else {})
+        model_inputs: dict[str, object] = {"logits_to_keep": 1} if is_causal(self._model) else {}
+        if prompt and modular(self._model):  # for a pooling that leaves the prompt out
+            model_inputs["prompt_length"] = _front(self._model)._get_prompt_length(prompt)
+        return EncodedPairs(ids, types, model_inputs)
 
     def _encode_chats(self, query: str, texts: Sequence[str], prompt: str | None) -> EncodedPairs:
-        around, _ = self._render(query, [""], prompt)
-        room = self.window - len(around[0])
-        if room < 1:
-            raise QueryTooLongError(
-                f"The query and the instruction take {len(around[0])} of the {self.window} tokens that {self._name} "
-                "reads and leave no room for documents. Shorten them or raise max_length."
-            )
+        room = self._room(len(self._around(query, prompt)))
         ids: list[TokenIds] = []
         model_inputs: dict[str, object] = {}
         for chunk in chunks(texts):
-            cut = [self._cut(text, room) for text in chunk]
-            rendered, model_inputs = self._render(query, cut, prompt)
+            rendered, model_inputs = self._render(query, self._cut(chunk, room), prompt)
             for position, tokens in enumerate(rendered):
                 spare = room
                 while len(tokens) > self.window:  # tokens may split differently where text meets template
-                    spare -= len(tokens) - self.window
-                    (tokens,), _ = self._render(query, [self._cut(chunk[position], spare)], prompt)
+                    spare = max(0, spare - (len(tokens) - self.window))
+                    (tokens,), _ = self._render(query, self._cut([chunk[position]], spare), prompt)
                 ids.append(tokens)
         return EncodedPairs(ids, [], model_inputs)
+
+    def _around(self, query: str, prompt: str | None) -> TokenIds:
+        """The tokens of everything but the document."""
+        return self._render(query, [""], prompt)[0][0]
 
     def _render(self, query: str, texts: Sequence[str], prompt: str | None) -> tuple[list[TokenIds], dict[str, object]]:
         """Token ids through the model's own chat template, and what else its forward takes."""
@@ -202,6 +223,11 @@ def modular(model: CrossEncoder) -> bool:
     return hasattr(model, "preprocess")
 
 
+def is_causal(model: CrossEncoder) -> bool:
+    """Whether the model answers with the logits of a next token."""
+    return modular(model) and _front(model).transformer_task in _CAUSAL_TASKS
+
+
 def is_bare_classifier(model: CrossEncoder) -> bool:
     """Whether the model is nothing but a transformers classifier, so that its head is the checkpoint's or random."""
     if not modular(model):
@@ -220,6 +246,8 @@ class _Front(Protocol):
     processing_kwargs: dict[str, dict[str, object]]
     transformer_task: str
 
+    def _get_prompt_length(self, prompt: str) -> int | None: ...
+
 
 def _front(model: CrossEncoder) -> _Front:
     return cast(_Front, model[0])
@@ -230,7 +258,9 @@ def _window(model: CrossEncoder, max_length: int | None, name: str) -> int:
     asked = valid_max_length(max_length, positions=positions, name=name)
     if asked is not None:
         return asked
-    own = smallest_limit(model.tokenizer.model_max_length, positions)
+    saved = _front(model).processing_kwargs if modular(model) else {}
+    limits = [saved.get(part, {}).get("max_length") for part in ("chat_template", "text", "common")]
+    own = smallest_limit(model.tokenizer.model_max_length, positions, *cast("list[int | None]", limits))
     if own is None:
         raise ConfigurationError(f"{name} does not say how many tokens it reads; pass max_length=.")
     return own

@@ -84,6 +84,7 @@ class VectorScorer(LocalScorer):
     """
 
     score_kind = "cosine"
+    _loaded_parts = ("_encoder",)
 
     def __init__(self, name: str, *, token_budget: int | None, long_query: LongQuery, progress: bool) -> None:
         super().__init__(name)

@@ -13,7 +13,8 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import ClassVar, TypeVar
+from weakref import WeakSet
 
 from uprank.scorers.base import Outcome, Scorer, ScoreRequest, Scores
 
@@ -31,10 +32,14 @@ class Worker:
 
     def __init__(self, name: str) -> None:
         self._name = name
+        self._forked = False
+        self._reset()
+        _workers.add(self)
+
+    def _reset(self) -> None:
         self._lock = threading.Lock()
         self._executor: ThreadPoolExecutor | None = None
         self._closing: ThreadPoolExecutor | None = None
-        self._process = os.getpid()
 
     def __reduce__(self) -> tuple[type[Worker], tuple[str]]:
         return type(self), (self._name,)  # a thread of its own wherever it arrives
@@ -42,31 +47,56 @@ class Worker:
     def submit(self, job: Callable[[], Result]) -> Future[Result]:
         """Queue ``job``; cancelling the future takes it off the queue if it has not begun."""
         with self._lock:
-            if self._executor is None or self._process != os.getpid():  # threads do not survive a fork
+            if self._executor is None:
                 self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=self._name)
-                if self._closing is not None and self._process == os.getpid():
+                if self._closing is not None:
                     self._executor.submit(self._closing.shutdown)  # never two threads: the former ends first
-                self._process = os.getpid()
             return self._executor.submit(job)
 
     def close(self, last: Callable[[], None] | None = None) -> None:
-        """Let the queued jobs finish, then ``last``, then end the thread."""
+        """Let the queued jobs finish, then ``last``, then end the thread. Nothing to do if none was started."""
         with self._lock:
-            if self._executor is None or self._process != os.getpid():
-                return
-            done = None if last is None else self._executor.submit(last)
-            self._closing, self._executor = self._executor, None
-        self._closing.shutdown(wait=True)
-        if done is not None:
-            done.result()
+            executor, self._executor = self._executor, None
+            if executor is not None:
+                done = None if last is None else executor.submit(last)
+                self._closing = executor
+        if executor is not None:
+            executor.shutdown(wait=True)
+            if done is not None:
+                done.result()
+        elif self._forked and last is not None:  # what the parent had loaded is here, its thread is not
+            last()
+
+
+_workers: WeakSet[Worker] = WeakSet()
+
+
+def _after_fork() -> None:
+    """Threads do not survive a fork, and another thread may have held the lock."""
+    for worker in _workers:
+        worker._reset()
+        worker._forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class LocalScorer(Scorer):
     """Base of the scorers that hold a model: they score whole batches of requests on one thread."""
 
+    _loaded_parts: ClassVar[tuple[str, ...]] = ()
+    """Attributes that hold the loaded model: ``None`` before loading, and in a pickle."""
+
     def __init__(self, name: str) -> None:
         self.name = name
         self._worker = Worker(f"uprank {name}")
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, **dict.fromkeys(self._loaded_parts)}  # loaded again where it arrives
+
+    def __deepcopy__(self, memo: dict[int, object]) -> LocalScorer:
+        return self  # one loaded model is enough, and may be shared
 
     @abstractmethod
     def _score_batch(self, requests: Sequence[ScoreRequest], abandoned: threading.Event) -> list[Outcome]:
