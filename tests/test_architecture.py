@@ -45,16 +45,28 @@ def imports_at_load(path: Path) -> set[str]:
     """Modules of uprank that a file imports when it is loaded, not those for type checkers or inside functions."""
     found: set[str] = set()
 
-    def visit(nodes: list[ast.stmt]) -> None:
-        for node in nodes:
-            if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-                continue
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("uprank."):
-                found.add(str(node.module).removeprefix("uprank."))
-            assert not (isinstance(node, ast.ImportFrom) and node.level), f"{path}: a relative import"
+    def visit(node: ast.AST) -> None:
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            return
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            return
+        names = [alias.name for alias in node.names] if isinstance(node, (ast.Import, ast.ImportFrom)) else []
+        if isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: a relative import"
+            # `from uprank.scorers import registry` imports a module, `from uprank import Reranker` the front door.
+            deeper = [f"{node.module}.{name}" for name in names if is_module(f"{node.module}.{name}")]
+            names = deeper or [str(node.module)]
+        found.update(name.removeprefix("uprank.") for name in names if name.startswith("uprank."))
+        for child in ast.iter_child_nodes(node):
+            visit(child)
 
-    visit(ast.parse(path.read_text(encoding="utf-8")).body)
+    visit(ast.parse(path.read_text(encoding="utf-8")))
     return found
+
+
+def is_module(name: str) -> bool:
+    place = SOURCE.parent / Path(*name.split("."))
+    return place.with_suffix(".py").is_file() or (place / "__init__.py").is_file()
 
 
 def test_imports_lead_down():

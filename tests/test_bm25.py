@@ -125,3 +125,9 @@ def test_the_missing_package_is_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "bm25s", None)
     with pytest.raises(MissingDependencyError, match=r'pip install "uprank\[bm25\]"'):
         BM25Scorer()
+
+
+def test_it_says_so_where_no_text_shares_a_word_with_the_query():
+    ranking = Reranker("bm25").rank("zebra", ["a red fox", "the blue sea"])
+    assert ranking.warnings == ("No text shares a word with the query: all scores are 0.",)
+    assert Reranker("bm25").rank("fox", ["a red fox", "the blue sea"]).warnings == ()

@@ -271,3 +271,14 @@ def test_a_threshold_is_a_number(threshold):
         Reranker(lambda query, texts: [0.0], threshold=threshold)
     with pytest.raises(InvalidInputError, match="threshold must be"):
         Reranker(lambda query, texts: [0.0]).rank("q", ["a"], threshold=threshold)
+
+
+def test_a_calibrator_that_decreases_is_refused():
+    reranker = Reranker(lambda query, texts: [0.1, 0.9, 0.5], score="probability", calibrator=lambda score: 1 - score)
+    with pytest.raises(ScoreKindError, match=r"decreases: it turned 0\.1 into 0\.9, but 0\.5 into 0\.5"):
+        reranker.rank("q", ["a", "b", "c"])
+
+
+def test_a_calibrator_may_stay_level():
+    reranker = Reranker(lambda query, texts: [0.1, 0.9], score="probability", calibrator=lambda score: 0.5)
+    assert [hit.index for hit in reranker.rank("q", ["a", "b"])] == [1, 0]

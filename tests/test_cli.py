@@ -194,3 +194,8 @@ class TestCommand:
         code = "import sys; from uprank.cli import create_app, main; early = 'typer' in sys.modules; create_app()\n"
         code += "print(early, sorted({'bm25s', 'langchain_core', 'llama_index', 'numpy', 'torch'} & set(sys.modules)))"
         assert python(code).stdout == "False []\n"
+
+
+def test_it_runs_as_a_module():
+    done = subprocess.run([sys.executable, "-m", "uprank", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("uprank ")

@@ -299,3 +299,21 @@ def test_the_callers_list_is_not_changed(spy):
     Reranker(spy).rank("q", documents, top_n=1)
     assert documents == before
     assert all(now is then for now, then in zip(documents, items, strict=True))
+
+
+def test_a_document_of_a_framework_is_refused_with_the_way_to_rerank_it(spy):
+    from langchain_core.documents import Document as LangChainDocument
+    from llama_index.core.schema import NodeWithScore, TextNode
+
+    with pytest.raises(InvalidDocumentError, match=r"langchain_core\.documents\.base\.Document.*RerankCompressor"):
+        Reranker(spy).rank("q", [LangChainDocument("a")])
+    with pytest.raises(InvalidDocumentError, match=r"llama_index.*NodeWithScore.*RerankPostprocessor"):
+        Reranker(spy).rank("q", [NodeWithScore(node=TextNode(text="a"))])
+
+
+def test_the_hits_of_one_ranking_may_be_ranked_again():
+    documents = [Document("a"), Document("bb"), Document("ccc")]
+    first = Reranker(lambda query, texts: [len(text) for text in texts]).rank("q", documents, top_n=2)
+    second = Reranker(lambda query, texts: [-len(text) for text in texts]).rank("q", first)
+    assert [hit.document for hit in second] == [documents[1], documents[2]]
+    assert [hit.index for hit in second] == [1, 0]  # positions in the list given: the first ranking

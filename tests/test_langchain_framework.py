@@ -250,3 +250,33 @@ async def test_real_models_by_name(model: str, package: str) -> None:
 
     assert [document.metadata["rerank_index"] for document in found] == [2]
     assert found == await retriever.ainvoke("parses a JSON document", k=1)
+
+
+def test_retriever_takes_the_options_of_one_call() -> None:
+    seen: list[dict[str, object]] = []
+
+    class Watched(Base):
+        def _get_relevant_documents(self, query: str, *, run_manager: object, **kwargs: object) -> list[Document]:
+            seen.append(kwargs)
+            return super()._get_relevant_documents(query, run_manager=run_manager)
+
+    retriever = RerankRetriever(model=Reranker(length), base_retriever=Watched())
+    everything = retriever.invoke("q")
+    highest = everything[0].metadata["relevance_score"]
+    assert len(retriever.invoke("q", threshold=highest)) == 1 < len(everything)
+    with pytest.raises(InvalidInputError, match="takes no instruction"):
+        retriever.invoke("q", instruction="by colour")
+    retriever.invoke("q", k=1, filter="x")
+    assert seen == [{}, {}, {}, {"filter": "x"}]
+
+
+def test_functions_and_scorers_may_be_models() -> None:
+    compressor = RerankCompressor(model=length, top_n=1, score="native", on_error="passthrough")
+    assert len(compressor.compress_documents(DOCUMENTS, "q")) == 1
+    assert RerankCompressor(model=Reranker(length).scorer).reranker.model == "length"
+
+
+@pytest.mark.parametrize("given", [{"threshold": 0.3}, {"instruction": "by colour"}], ids=str)
+def test_what_a_model_cannot_do_shows_when_the_object_is_made(given: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="bm25"):
+        RerankCompressor(model="bm25", **given)

@@ -170,3 +170,12 @@ def test_r9_a_failing_scorer_does_not_show_the_key() -> None:
     with pytest.raises(ScorerError, match="refused with key") as caught:
         reranking.compress_documents(DOCUMENTS, "q")
     assert KEY not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("name", ["token", "hf_token", "api_key", "client_secret", "password", "Authorization"])
+def test_r9_a_secret_among_the_options_is_refused_rather_than_shown(name: str) -> None:
+    """Options are shown and dumped, so no key may be among them."""
+    with pytest.raises(ValueError, match=name) as caught:
+        RerankCompressor(model="cross-encoder:a/b", options={name: "hf_SECRET"})
+    assert "hf_SECRET" not in str(caught.value)
+    assert RerankCompressor(model="cross-encoder:a/b", options={"token_budget": 100}).options == {"token_budget": 100}

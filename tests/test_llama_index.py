@@ -373,3 +373,8 @@ def test_r1_a_second_reranker_does_not_change_the_first_ones_result() -> None:
         assert second[0].score == pytest.approx(40.0)
         assert state(first) == kept
     assert state(nodes) == before
+
+
+def test_bare_nodes_are_refused_with_what_is_expected() -> None:
+    with pytest.raises(InvalidInputError, match="Node 0 must be a NodeWithScore, got TextNode"):
+        RerankPostprocessor(model=Reranker(shared_words)).postprocess_nodes([TextNode(text="a")], query_str=QUERY)

@@ -200,3 +200,10 @@ def test_d5_without_llama_index_the_error_names_the_extra(tmp_path: Path, namesp
     assert done.stdout == (
         'RerankPostprocessor needs llama_index.core, not installed here. Run: pip install "uprank[llama-index]"'
     )
+
+
+def test_r9_a_secret_among_the_options_is_refused_rather_than_shown() -> None:
+    """Options are shown and dumped, so no key may be among them."""
+    with pytest.raises(ValueError, match="token") as caught:
+        RerankPostprocessor(model="cross-encoder:a/b", options={"token": "hf_SECRET"})
+    assert "hf_SECRET" not in str(caught.value)

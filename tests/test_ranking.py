@@ -232,3 +232,12 @@ def test_a_deep_copy_shares_nothing_that_can_change(ranking):
 def test_a_hit_can_be_made_by_hand():
     hit = RankedDocument(Document("a"), index=3, rank=0, score=0.5)
     assert Ranking("q", (hit,), model="mine", score_kind="probability").to_dicts()[0]["index"] == 3
+
+
+def test_printed_it_shows_rank_score_and_text():
+    ranking = Reranker(lambda query, texts: [0.25, 0.5], name="fn").rank("q", ["first", "second"])
+    assert str(ranking).splitlines() == [
+        "<Ranking of 2 documents by fn>",
+        "   0    0.5000  second",
+        "   1    0.2500  first",
+    ]

@@ -302,3 +302,17 @@ def test_a_missing_package_shows_when_the_reranker_is_made(monkeypatch, name, pa
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingDependencyError, match=rf'{package}.* pip install "uprank\[{extra}\]"'):
         Reranker(name)
+
+
+def test_a_loaded_model_of_sentence_transformers_is_answered_with_what_to_give(tiny_models):
+    from sentence_transformers import CrossEncoder
+
+    model = CrossEncoder(str(tiny_models["bert"]), device="cpu")
+    for given in (model, model.predict):
+        with pytest.raises(ConfigurationError, match=r"A loaded CrossEncoder is no model here.*cross-encoder:<name>"):
+            Reranker(given)
+
+
+def test_a_misspelt_option_is_answered_with_those_of_the_reranker_too():
+    with pytest.raises(ConfigurationError, match=r"'top_k'.*A Reranker itself takes: top_n, threshold"):
+        Reranker("bm25", top_k=3)

@@ -81,3 +81,26 @@ def test_rerank_and_the_framework_classes_share_too():
     assert compressor.reranker is not None
     assert postprocessor.reranker is compressor.reranker
     assert compressor.model_copy(deep=True).reranker is compressor.reranker
+
+
+def test_a_factory_may_ask_for_a_shared_reranker_itself():
+    def cascade(model: str) -> CallableScorer:
+        inner = shared_reranker("counted:inner")
+
+        def score(query: str, texts: list[str]) -> list[float | None]:
+            return [hit.score for hit in sorted(inner.rank(query, texts), key=lambda hit: hit.index)]
+
+        return CallableScorer(score)
+
+    register_scorer("cascade", cascade)
+    with ThreadPoolExecutor(1) as pool:
+        reranker = pool.submit(shared_reranker, "cascade:a").result(10)
+    assert [hit.index for hit in reranker.rank("q", ["a", "bbb", "bb"])] == [1, 2, 0]
+
+
+def test_functions_do_not_push_named_models_out():
+    rerank("q", ["a"], "counted:a")
+    for _ in range(10):
+        rerank("q", ["a"], lambda query, texts: [0.0])
+    rerank("q", ["a"], "counted:a")
+    assert len(made) == 1

@@ -156,7 +156,7 @@ class PairEncoder:
 
     def _encode_texts(self, query: str, texts: Sequence[str], prompt: str | None) -> EncodedPairs:
         query = (prompt or "") + query
-        self._room(len(self._tokenizer(query, "", verbose=False)["input_ids"]))
+        self._room(len(self._tokenizer([query], [""], verbose=False)["input_ids"][0]))
         ids: list[TokenIds] = []
         types: list[TokenIds] = []
         for chunk in chunks(texts):
