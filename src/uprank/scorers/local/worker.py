@@ -132,9 +132,11 @@ class LocalScorer(Scorer):
     @contextmanager
     def _submitted(self, requests: Sequence[ScoreRequest]) -> Iterator[Future[list[Outcome]]]:
         abandoned = threading.Event()
+        future = self._worker.submit(lambda: self._outcomes(requests, abandoned))
         try:
-            yield self._worker.submit(lambda: self._outcomes(requests, abandoned))
+            yield future
         except BaseException:  # cancelled, or interrupted: the others in the queue need not wait for this
+            future.cancel()
             abandoned.set()
             raise
 
