@@ -73,8 +73,8 @@ class RerankFields(BaseModel):
     def _explain_unknown_fields(cls, given: object) -> object:
         if isinstance(given, dict):
             known = _names(cls)
-            for name in given.keys() - known:
-                close = difflib.get_close_matches(str(name), known, n=1)
+            for name in sorted(map(str, given.keys() - known)):
+                close = difflib.get_close_matches(name, known, n=1)
                 hint = f"did you mean {close[0]!r}?" if close else f"it takes {', '.join(sorted(known))}."
                 raise ValueError(f"{cls.__name__} has no field {name!r}: {hint} Options of the model go into options=.")
         return given
