@@ -13,10 +13,10 @@ def demo(
     *,
     query: Annotated[
         list[str] | None,
-        typer.Option("--query", "-q", help="A question of yours; may be given several times.", show_default="four"),
+        typer.Option("--query", "-q", help="A question of yours; may be given several times.", show_default="three"),
     ] = None,
     top_n: Annotated[int, typer.Option(min=1, help="How many passages to show.")] = 5,
-    candidates: Annotated[int, typer.Option(min=1, help="How many passages BM25 finds for the model to rerank.")] = 50,
+    candidates: Annotated[int, typer.Option(min=1, help="How many passages BM25 finds for the model to rerank.")] = 40,
     model: Annotated[str, typer.Option(help="What reranks: a preset, or scheme:model.")] = "embedded",
 ) -> None:
     """Rerank the documentation of Python's standard library, before and after side by side.

@@ -26,7 +26,6 @@ __all__ = ["QUESTIONS", "run_demo"]
 QUESTIONS = (
     "read a CSV file into dictionaries",
     "run a function every few seconds",
-    "find all files matching a pattern recursively",
     "remember the results of expensive function calls",
 )
 
