@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from uprank import ConfigurationError, ScorerError
 from uprank.scorers.local.batching import (
+    beginnings,
     default_token_budget,
     is_out_of_memory,
     pack,
@@ -251,3 +252,13 @@ def test_any_other_budget_is_refused(budget):
         ConfigurationError, match=re.escape(f"token_budget must be a positive integer or None, got {budget!r}")
     ):
         valid_token_budget(budget)
+
+
+def test_of_a_very_long_text_only_a_beginning_is_read_unless_its_words_are_longer_still():
+    def count(text):
+        return len(text.split())
+
+    ordinary, endless = "red fox " * 10_000, "x" * 10_000 + " red fox"
+    texts = ["short", ordinary, endless]
+    assert beginnings(texts, 16, count) == ["short", ordinary[: 64 * 16], endless]
+    assert beginnings(texts, None, count) == texts

@@ -193,6 +193,15 @@ def test_odd_texts_are_scored(folder: Path, text: str):
     assert np.isfinite(scores.values).all()
 
 
+def test_a_very_long_document_scores_as_its_beginning(folder: Path):
+    long = " ".join(random.Random(7).choices(WORDS, k=200_000))
+    scores = CrossEncoderScorer(str(folder), device="cpu").score(QUERY, [long, long[:20_000]])
+    assert scores.values[0] == pytest.approx(scores.values[1], abs=1e-4)
+    word = "x" * 50_000  # one unknown token: what follows it is within the window
+    ending = CrossEncoderScorer(str(folder), device="cpu").score(QUERY, [f"{word} red", f"{word} whale"]).values
+    assert ending[0] != pytest.approx(ending[1], abs=1e-3)
+
+
 def test_a_megabyte_and_ten_thousand_documents(tiny_models: dict[str, Path]):
     reranker = Reranker(f"cross-encoder:{tiny_models['bert']}", device="cpu")
     ranking = reranker.rank(QUERY, ["red fox " * 131_072, *passages(*[2] * 9_999)])

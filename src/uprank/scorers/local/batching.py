@@ -11,12 +11,21 @@ from typing import TypeVar
 
 from uprank.errors import ConfigurationError, ScorerError
 
-__all__ = ["chunks", "default_token_budget", "pack", "release_memory", "run_batches", "valid_token_budget"]
+__all__ = [
+    "beginnings",
+    "chunks",
+    "default_token_budget",
+    "pack",
+    "release_memory",
+    "run_batches",
+    "valid_token_budget",
+]
 
 logger = logging.getLogger("uprank")
 
 Result = TypeVar("Result")
 
+_CHARACTERS_PER_TOKEN = 64  # far more than any language needs
 _CHUNK_TEXTS = 512
 _CHUNK_CHARACTERS = 1_000_000  # a tokenizer needs about a hundred bytes a token, also for what it cuts off
 
@@ -36,6 +45,27 @@ def chunks(texts: Sequence[str]) -> Iterator[list[str]]:
         characters += len(text)
     if chunk:
         yield chunk
+
+
+def beginnings(texts: Sequence[str], window: int | None, count: Callable[[str], int]) -> list[str]:
+    """Spare a tokenizer what the model will not read: of a very long text, return a beginning.
+
+    Args:
+        texts: Of any length.
+        window: Tokens that the model reads of one; ``None`` where there is no limit.
+        count: Tells how many tokens a text has.
+
+    Returns:
+        The texts; those of more than 64 characters a token of the window cut to that, unless their
+        beginning turns out to hold less than twice the window (words of many thousand characters).
+    """
+    if window is None:
+        return list(texts)
+    limit = _CHARACTERS_PER_TOKEN * window
+    return [
+        text[:limit] if len(text) > limit and count(text[:limit]) >= 2 * window else text  # twice: the cut is far away
+        for text in texts
+    ]
 
 
 def pack(lengths: Sequence[int], budget: int) -> list[list[int]]:

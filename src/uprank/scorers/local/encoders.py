@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uprank.errors import ModelLoadError
-from uprank.scorers.local.batching import chunks
+from uprank.scorers.local.batching import beginnings, chunks
 from uprank.scorers.local.loading import position_limit, smallest_limit, valid_max_length
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class TransformerTextEncoder(TextEncoder):
     def documents(self, texts: Sequence[str]) -> TokenisedTexts:
         ids: list[NDArray[np.int32]] = []
         scored: list[NDArray[np.bool_]] = []
-        for chunk in chunks(texts):
+        for chunk in chunks(beginnings(texts, self.document_window, self.query_length)):
             # Special tokens are told by where the tokenizer put them: a text may spell them out itself.
             rows = self._tokenizer(
                 chunk,
@@ -193,6 +193,7 @@ class _SentenceTextEncoder(TextEncoder):
         return TokenisedTexts(lengths, lambda batch: self._encode_queries(self._inputs(texts, batch)))
 
     def documents(self, texts: Sequence[str]) -> TokenisedTexts:
+        texts = beginnings(texts, self.document_window, lambda text: self._count([text], None)[0])
         lengths = self._count([self._document_prompt + text for text in texts], self.document_window)
         return TokenisedTexts(lengths, lambda batch: self._encode_documents(self._inputs(texts, batch)))
 

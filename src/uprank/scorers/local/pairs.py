@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uprank.errors import ConfigurationError, InvalidInputError, QueryTooLongError
-from uprank.scorers.local.batching import chunks
+from uprank.scorers.local.batching import beginnings, chunks
 from uprank.scorers.local.loading import LongQuery, position_limit, smallest_limit, valid_max_length
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class PairEncoder:
 
     def _fit_query(self, query: str) -> tuple[str, list[str]]:
         limit = self.window // 2
-        length = len(self._tokenizer(query, add_special_tokens=False, verbose=False)["input_ids"])
+        length = self._count(query)
         if length <= limit:
             return query, []
         problem = f"The query has {length} tokens, more than half of the {self.window} that {self._name} reads"
@@ -119,6 +119,9 @@ class PairEncoder:
             )
         return self._cut([query], limit)[0], [f"{problem}; it was cut to {limit}."]
 
+    def _count(self, text: str) -> int:
+        return len(self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
     def _cut(self, texts: Sequence[str], limit: int) -> list[str]:
         """The longest beginning of each text that has at most ``limit`` tokens."""
         if limit < 1:
@@ -127,7 +130,7 @@ class PairEncoder:
         self._tokenizer.truncation_side = "right"  # whatever the tokenizer was saved with: the beginning stays
         try:
             tokens = self._tokenizer(
-                list(texts),
+                beginnings(texts, limit, self._count),
                 add_special_tokens=False,
                 truncation=True,
                 max_length=limit + 1,
@@ -159,6 +162,8 @@ class PairEncoder:
         self._room(len(self._tokenizer([query], [""], verbose=False)["input_ids"][0]))
         ids: list[TokenIds] = []
         types: list[TokenIds] = []
+        if self._tokenizer.truncation_side == "right":
+            texts = beginnings(texts, self.window, self._count)
         for chunk in chunks(texts):
             tokens = self._tokenizer(
                 [query] * len(chunk),
