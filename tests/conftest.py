@@ -37,26 +37,43 @@ def _wordpiece(special: list[str], pair: str, single: str):
     return tokenizer
 
 
+BERT_TOKENS = {
+    "pad_token": "[PAD]",
+    "unk_token": "[UNK]",
+    "cls_token": "[CLS]",
+    "sep_token": "[SEP]",
+    "mask_token": "[MASK]",
+}
+
+
+def _save_tokenizer(folder: Path, pair: str, single: str, tokens: dict[str, str], **settings: object) -> int:
+    """Save a tokenizer with these special tokens, and return the size of its vocabulary."""
+    from transformers import PreTrainedTokenizerFast
+
+    extra = settings.get("additional_special_tokens", [])
+    special = list(dict.fromkeys([*tokens.values(), *extra]))
+    tokenizer = _wordpiece(special, pair, single)
+    settings.setdefault("model_input_names", ["input_ids", "attention_mask"])
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **tokens, **settings).save_pretrained(folder)
+    return tokenizer.get_vocab_size()
+
+
 def save_bert(folder: Path, *, identity: bool = True, positions: int = 128, num_labels: int = 1) -> Path:
     """A BERT classifier; ``identity`` stores that no activation follows its logits."""
     import torch
-    from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+    from transformers import BertConfig, BertForSequenceClassification
 
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokenizer = _wordpiece(special, "[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1", "[CLS] $A [SEP]")
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
+    vocab_size = _save_tokenizer(
+        folder,
+        "[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
+        "[CLS] $A [SEP]",
+        BERT_TOKENS,
         model_max_length=positions,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        mask_token="[MASK]",
         model_input_names=["input_ids", "token_type_ids", "attention_mask"],
-    ).save_pretrained(folder)
+    )
     torch.manual_seed(0)
     config = BertConfig(
-        vocab_size=tokenizer.get_vocab_size(),
+        vocab_size=vocab_size,
         hidden_size=32,
         num_hidden_layers=2,
         num_attention_heads=4,
@@ -74,25 +91,20 @@ def save_bert(folder: Path, *, identity: bool = True, positions: int = 128, num_
 def save_xlm_roberta(folder: Path) -> Path:
     """An XLM-RoBERTa classifier: positions count from ``padding_idx + 1``, no token types."""
     import torch
-    from transformers import PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaForSequenceClassification
+    from transformers import XLMRobertaConfig, XLMRobertaForSequenceClassification
 
-    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-    tokenizer = _wordpiece(special, "<s> $A </s> </s> $B </s>", "<s> $A </s>")
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        model_max_length=128,
-        bos_token="<s>",
-        cls_token="<s>",
-        eos_token="</s>",
-        sep_token="</s>",
-        pad_token="<pad>",
-        unk_token="<unk>",
-        mask_token="<mask>",
-        model_input_names=["input_ids", "attention_mask"],
-    ).save_pretrained(folder)
+    tokens = {
+        "cls_token": "<s>",
+        "pad_token": "<pad>",
+        "sep_token": "</s>",
+        "unk_token": "<unk>",
+        "mask_token": "<mask>",
+    }
+    tokens |= {"bos_token": "<s>", "eos_token": "</s>"}
+    vocab_size = _save_tokenizer(folder, "<s> $A </s> </s> $B </s>", "<s> $A </s>", tokens, model_max_length=128)
     torch.manual_seed(1)
     config = XLMRobertaConfig(
-        vocab_size=tokenizer.get_vocab_size(),
+        vocab_size=vocab_size,
         hidden_size=32,
         num_hidden_layers=2,
         num_attention_heads=4,
@@ -111,23 +123,12 @@ def save_xlm_roberta(folder: Path) -> Path:
 def save_modernbert(folder: Path) -> Path:
     """A ModernBERT classifier: rotary positions, local and global attention, mean pooling."""
     import torch
-    from transformers import ModernBertConfig, ModernBertForSequenceClassification, PreTrainedTokenizerFast
+    from transformers import ModernBertConfig, ModernBertForSequenceClassification
 
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokenizer = _wordpiece(special, "[CLS] $A [SEP] $B [SEP]", "[CLS] $A [SEP]")
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        model_max_length=256,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        mask_token="[MASK]",
-        model_input_names=["input_ids", "attention_mask"],
-    ).save_pretrained(folder)
+    vocab_size = _save_tokenizer(folder, "[CLS] $A [SEP] $B [SEP]", "[CLS] $A [SEP]", BERT_TOKENS, model_max_length=256)
     torch.manual_seed(2)
     config = ModernBertConfig(
-        vocab_size=tokenizer.get_vocab_size(),
+        vocab_size=vocab_size,
         hidden_size=32,
         num_hidden_layers=3,
         num_attention_heads=4,
@@ -160,24 +161,22 @@ CHAT_TEMPLATE = (
 def save_causal(folder: Path, *, template: bool = True) -> Path:
     """A causal model that answers yes or no through a chat template."""
     import torch
-    from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+    from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    special = ["<pad>", "<unk>", "<|im_start|>", "<|im_end|>"]
-    tokenizer = _wordpiece(special, "", "")
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
+    tokens = {"pad_token": "<pad>", "unk_token": "<unk>", "eos_token": "<|im_end|>"}
+    vocab_size = _save_tokenizer(
+        folder,
+        "",
+        "",
+        tokens,
         model_max_length=160,
-        pad_token="<pad>",
-        unk_token="<unk>",
-        eos_token="<|im_end|>",
         additional_special_tokens=["<|im_start|>"],
         padding_side="left",
         chat_template=CHAT_TEMPLATE if template else None,
-        model_input_names=["input_ids", "attention_mask"],
-    ).save_pretrained(folder)
+    )
     torch.manual_seed(3)
     config = Qwen3Config(
-        vocab_size=tokenizer.get_vocab_size(),
+        vocab_size=vocab_size,
         hidden_size=32,
         num_hidden_layers=2,
         num_attention_heads=4,
@@ -187,7 +186,7 @@ def save_causal(folder: Path, *, template: bool = True) -> Path:
         max_position_embeddings=160,
         initializer_range=0.3,
         pad_token_id=0,
-        eos_token_id=3,
+        eos_token_id=2,
     )
     Qwen3ForCausalLM(config).save_pretrained(folder)
     return folder
