@@ -169,7 +169,7 @@ async def test_the_base_retriever_gets_the_other_arguments_alone() -> None:
     base = Base()
     retriever = RerankRetriever(model=Reranker(length), base_retriever=base)
 
-    retriever.invoke("one", k=2, top_n=2, language="en")
+    retriever.invoke("one", top_n=2, language="en")
     await retriever.ainvoke("two", k=2, language="de")
 
     assert [call[:3] for call in base.asked] == [
@@ -280,3 +280,12 @@ def test_functions_and_scorers_may_be_models() -> None:
 def test_what_a_model_cannot_do_shows_when_the_object_is_made(given: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="bm25"):
         RerankCompressor(model="bm25", **given)
+
+
+def test_k_and_top_n_in_one_call_are_refused_rather_than_one_of_them_ignored() -> None:
+    given = {"query": "q", "documents": DOCUMENTS}
+    with pytest.raises(InvalidInputError, match="k and top_n are two names"):
+        RerankCompressor(model=length).invoke(given, k=1, top_n=2)
+    with pytest.raises(InvalidInputError, match="k and top_n are two names"):
+        RerankRetriever(model=length, base_retriever=Base()).invoke("q", k=1, top_n=2)
+    assert len(RerankCompressor(model=length).invoke(given, k=1)) == 1

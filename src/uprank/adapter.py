@@ -15,6 +15,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, PrivateAttr, Se
 from typing_extensions import Self
 
 from uprank.calibration import ScoreMode
+from uprank.errors import InvalidInputError
 from uprank.reranker import ErrorPolicy, Reranker
 from uprank.scorers.base import Scorer
 from uprank.sharing import shared_reranker
@@ -109,7 +110,12 @@ class RerankFields(BaseModel):
 
         Args:
             given: Arguments of one call. Options among them are taken out and win; ``k`` is ``top_n``.
+
+        Raises:
+            InvalidInputError: If both ``k`` and ``top_n`` are given.
         """
+        if given and {"k", "top_n"} <= given.keys():
+            raise InvalidInputError("k and top_n are two names for the same option; give one of them.")
         own = {name: getattr(self, name) for name in ("top_n", "threshold", "instruction")}
         options = {name: value for name, value in own.items() if value is not None}
         for name in ("top_n", "k", "threshold", "instruction"):

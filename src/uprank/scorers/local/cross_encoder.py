@@ -111,7 +111,7 @@ class CrossEncoderScorer(LocalScorer):
 
         ids = [row for request in requests for row in request.input_ids]
         types = [row for request in requests for row in request.token_type_ids]
-        model_inputs = requests[0].model_inputs if requests else {}
+        model_inputs = requests[0].model_inputs if requests else {}  # alike: one call has one instruction
 
         def forward(batch: list[int]) -> NDArray[np.float32]:
             return _forward(model, [ids[i] for i in batch], [types[i] for i in batch] if types else [], model_inputs)
