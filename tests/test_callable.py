@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from uprank import ConfigurationError, InvalidScoresError, Reranker, ScorerError
-from uprank.scorers import CallableScorer, ScoreRequest, Scores
+from uprank.scorers import CallableScorer, ScoreRequest, Scores, Usage
 
 TEXTS = ["a", "b", "c"]
 SCORES = [1.5, -2.0, 3.0]
@@ -61,7 +61,7 @@ def test_scores_of_any_library_become_python_floats():
 
 
 def test_an_answer_of_scores_speaks_for_itself():
-    answer = Scores(SCORES, kind="cosine", tokens=12, warnings=("cut",))
+    answer = Scores(SCORES, kind="cosine", usage=Usage(tokens=12), warnings=("cut",))
     ranking = Reranker(lambda query, texts: answer).rank("q", TEXTS)
     assert (ranking.score_kind, ranking.usage.tokens, ranking.warnings) == ("cosine", 12, ("cut",))
 

@@ -58,7 +58,7 @@ def test_scores_equal_single_text_cosines_with_the_models_prompts(scorer: Embedd
     assert list(scores.values) == pytest.approx(expected, abs=1e-5)
     assert len(set(scores.values)) == len(TEXTS)
     # [CLS] query red fox [SEP], [CLS] document fox [SEP]
-    assert scorer.score("red fox", ["fox"]).tokens == 5 + 4
+    assert scorer.score("red fox", ["fox"]).usage.tokens == 5 + 4
 
 
 @pytest.mark.parametrize("token_budget", [1, 24, None])

@@ -124,7 +124,7 @@ def test_requests_of_one_call_equal_separate_calls(scorer: LateInteractionScorer
         alone = scorer.score(request.query, request.texts)
         together = scored(outcome)
         assert list(together.values) == pytest.approx(list(alone.values), abs=1e-5)
-        assert together.tokens == alone.tokens
+        assert together.usage.tokens == alone.usage.tokens
 
 
 def test_a_text_given_twice_is_scored_twice(scorer: LateInteractionScorer):
@@ -136,7 +136,7 @@ def test_a_text_given_twice_is_scored_twice(scorer: LateInteractionScorer):
 
 def test_tokens_are_counted_without_padding(scorer: LateInteractionScorer):
     # [CLS] red fox [SEP] + [CLS] fox [SEP] + [CLS] quick brown fox [SEP]
-    assert scorer.score("red fox", ["fox", "quick brown fox"]).tokens == 4 + 3 + 5
+    assert scorer.score("red fox", ["fox", "quick brown fox"]).usage.tokens == 4 + 3 + 5
 
 
 def test_each_text_is_encoded_once_however_many_requests_share_it(folder: Path):
@@ -211,7 +211,7 @@ def test_text_beyond_the_window_is_not_read(folder: Path):
     scores = scorer.score("fox", [start + " cat", start + " paris berlin", "dog"])
     assert scores.values[0] == pytest.approx(scores.values[1], abs=1e-6)
     assert scores.warnings == ("2 of 3 documents reach the window of 8 tokens; text beyond it was not read.",)
-    assert scores.tokens == 3 + 8 + 8 + 3
+    assert scores.usage.tokens == 3 + 8 + 8 + 3
 
 
 def test_ten_thousand_documents(scorer: LateInteractionScorer, reference: Reference):

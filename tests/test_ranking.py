@@ -80,7 +80,7 @@ def test_a_ranking_and_its_hits_cannot_be_changed(ranking):
 def test_a_ranking_tells_model_kind_usage_and_time():
     def slow(query, texts):
         time.sleep(0.02)
-        return Scores([1.0] * len(texts), kind="cosine", tokens=42, warnings=("document 1 was cut",))
+        return Scores([1.0] * len(texts), kind="cosine", usage=Usage(tokens=42), warnings=("document 1 was cut",))
 
     ranking = Reranker(slow, name="slow").rank("q", ["a", "b", "a"])
     assert (ranking.query, ranking.model, ranking.score_kind) == ("q", "slow", "cosine")

@@ -119,7 +119,7 @@ def test_a_preset_with_a_model_is_not_advised_to_be_itself():
     assert "Did you mean 'fast'" not in str(caught.value)
 
 
-@pytest.mark.parametrize("scheme", [name for name, row in SCHEMES.items() if row.takes_model])
+@pytest.mark.parametrize("scheme", [name for name, row in SCHEMES.items() if row.takes_model and row.needs_model])
 @pytest.mark.parametrize("colon", ["", ":"])
 def test_a_scheme_that_needs_a_model_says_so(scheme, colon):
     with pytest.raises(ConfigurationError, match=f'write "{scheme}:<model>"'):

@@ -6,7 +6,13 @@
 
 from uprank.documents import Document
 from uprank.errors import (
+    AuthenticationError,
+    BadReplyError,
+    BillingError,
+    CanaryError,
     ConfigurationError,
+    ConnectionFailedError,
+    DeadlineExceededError,
     InvalidDocumentError,
     InvalidInputError,
     InvalidScoresError,
@@ -14,8 +20,13 @@ from uprank.errors import (
     ModelIntegrityError,
     ModelLoadError,
     QueryTooLongError,
+    RateLimitError,
+    RequestRefusedError,
+    RequestTooLargeError,
     ScoreKindError,
     ScorerError,
+    ServerError,
+    ServiceError,
     UnknownModelError,
     UprankError,
 )
@@ -26,7 +37,13 @@ from uprank.scorers.registry import register_scorer
 from uprank.shortcut import rerank
 
 __all__ = [
+    "AuthenticationError",
+    "BadReplyError",
+    "BillingError",
+    "CanaryError",
     "ConfigurationError",
+    "ConnectionFailedError",
+    "DeadlineExceededError",
     "Document",
     "InvalidDocumentError",
     "InvalidInputError",
@@ -37,9 +54,14 @@ __all__ = [
     "QueryTooLongError",
     "RankedDocument",
     "Ranking",
+    "RateLimitError",
+    "RequestRefusedError",
+    "RequestTooLargeError",
     "Reranker",
     "ScoreKindError",
     "ScorerError",
+    "ServerError",
+    "ServiceError",
     "UnknownModelError",
     "UprankError",
     "Usage",

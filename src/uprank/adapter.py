@@ -7,7 +7,6 @@ translate between the framework's documents and ours.
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Callable
 from typing import Any, TypedDict, cast
 
@@ -18,11 +17,10 @@ from uprank.calibration import ScoreMode
 from uprank.errors import InvalidInputError
 from uprank.reranker import ErrorPolicy, Reranker
 from uprank.scorers.base import Scorer
+from uprank.secrets import secrets_among
 from uprank.sharing import shared_reranker
 
 __all__ = ["CallOptions", "RerankFields"]
-
-_KEEP_OUT = r"api_?key|token$|secret|password|authorization"
 
 
 class CallOptions(TypedDict, total=False):
@@ -47,7 +45,8 @@ class RerankFields(BaseModel):
         instruction: What to judge by, for models that take an instruction.
         score: ``"native"`` or ``"probability"``.
         on_error: ``"raise"``, or ``"passthrough"`` for the original order without scores.
-        api_key: The key of a hosted model. Never shown, never dumped; a pickle does hold it.
+        api_key: The key of a hosted model. Never shown, dumped or pickled: where the object is
+            unpickled, the key comes from the environment.
         options: Further options of the model, e.g. ``{"device": "cuda"}``.
     """
 
@@ -82,23 +81,35 @@ class RerankFields(BaseModel):
 
     @model_validator(mode="after")
     def _make_reranker(self) -> Self:
-        secret = next((name for name in self.options if re.search(_KEEP_OUT, name, re.IGNORECASE)), None)
+        secret = next(secrets_among(self.options), None)
         if secret is not None:
             raise ValueError(
                 f"options would show {secret!r}, which is a secret: pass api_key=, set the environment variable "
                 "(HF_TOKEN for Hugging Face), or give a ready Reranker as model="
             )
+        self._reranker = self._made_reranker()
+        self._reranker.check(**self.call_options())
+        return self
+
+    def _made_reranker(self) -> Reranker:
         options: dict[str, Any] = dict(self.options)
         if self.api_key is not None:
             options["api_key"] = self.api_key  # a SecretStr, so that no scorer shows it by accident
         if not isinstance(self.model, Reranker):
-            self._reranker = shared_reranker(self.model, score=self.score, on_error=self.on_error, **options)
-        elif options or self.score != "native" or self.on_error != "raise":
+            return shared_reranker(self.model, score=self.score, on_error=self.on_error, **options)
+        if options or self.score != "native" or self.on_error != "raise":
             raise ValueError("a ready Reranker has its own score, on_error, api_key and options; set them there")
-        else:
-            self._reranker = self.model
-        self._reranker.check(**self.call_options())
-        return self
+        return self.model
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """For a pickle: without the key, and without the reranker that was made with it."""
+        state = super().__getstate__()
+        private = {name: value for name, value in state["__pydantic_private__"].items() if name != "_reranker"}
+        return {**state, "__dict__": {**state["__dict__"], "api_key": None}, "__pydantic_private__": private}
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        super().__setstate__(state)
+        self._reranker = self._made_reranker()
 
     @property
     def reranker(self) -> Reranker:

@@ -13,7 +13,18 @@
         ├── ModelLoadError                       the model could not be loaded
         │   └── ModelIntegrityError                its weights are not the published ones
         ├── InvalidScoresError                   the scorer's answer cannot be used
-        └── QueryTooLongError (ValueError)       the query does not fit the model's window
+        ├── QueryTooLongError (ValueError)       the query does not fit the model's window
+        └── ServiceError                         a service that scores could not be used
+            ├── AuthenticationError                the key is missing, wrong, or may not do this
+            ├── BillingError                       the account has no credit left
+            ├── RateLimitError                     too many requests, also after waiting
+            ├── RequestTooLargeError               more documents or tokens than the service takes
+            ├── RequestRefusedError                the service refused the request for another reason
+            ├── ServerError                        the service failed
+            ├── ConnectionFailedError              no connection, or it broke
+            ├── DeadlineExceededError (TimeoutError) no answer in time
+            ├── BadReplyError                      the answer is not one score a document; an InvalidScoresError too
+            └── CanaryError                        the service orders an obvious pair wrongly
 
 ``on_error="passthrough"`` applies to :class:`ScorerError` and its children alone: mistakes in the
 input or in the set-up are always raised.
@@ -21,8 +32,17 @@ input or in the set-up are always raised.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 __all__ = [
+    "AuthenticationError",
+    "BadReplyError",
+    "BillingError",
+    "CanaryError",
     "ConfigurationError",
+    "ConnectionFailedError",
+    "DeadlineExceededError",
     "InvalidDocumentError",
     "InvalidInputError",
     "InvalidScoresError",
@@ -30,8 +50,13 @@ __all__ = [
     "ModelIntegrityError",
     "ModelLoadError",
     "QueryTooLongError",
+    "RateLimitError",
+    "RequestRefusedError",
+    "RequestTooLargeError",
     "ScoreKindError",
     "ScorerError",
+    "ServerError",
+    "ServiceError",
     "UnknownModelError",
     "UprankError",
 ]
@@ -99,3 +124,101 @@ class InvalidScoresError(ScorerError):
 
 class QueryTooLongError(ScorerError, ValueError):
     """The query does not fit the model's window; for cross-encoders, half of it."""
+
+
+class ServiceError(ScorerError):
+    """A service that scores, hosted or self-hosted, could not be used.
+
+    The message holds all of the following that is known.
+
+    Args:
+        message: What was wrong and what to do.
+        provider: The scheme, e.g. ``"jina"``.
+        model: The model's full name, e.g. ``"jina:jina-reranker-v2-base-multilingual"``.
+        status: The HTTP status, where there was a reply.
+        request_id: The service's own number for the request, for its support.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        provider: str | None = None,
+        model: str | None = None,
+        status: int | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.provider = provider
+        self.model = model
+        self.status = status
+        self.request_id = request_id
+
+    def __reduce__(self) -> tuple[Callable[..., ServiceError], tuple[object, ...]]:
+        return _remake, (type(self), self.args, self.__dict__)  # keyword arguments are in the attributes
+
+
+class AuthenticationError(ServiceError):
+    """The key is missing, wrong, expired, or may not use this model."""
+
+
+class BillingError(ServiceError):
+    """The account has no credit left, or no means of payment."""
+
+
+class RateLimitError(ServiceError):
+    """Too many requests for the time being, also after the waits that the deadline allowed.
+
+    Args:
+        message: As for :class:`ServiceError`, which explains ``context`` too.
+        retry_after: Seconds that the service asked to wait; ``None`` where it did not say.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None, **context: Any) -> None:
+        super().__init__(message, **context)
+        self.retry_after = retry_after
+
+
+class RequestTooLargeError(ServiceError):
+    """More documents, tokens or bytes than the service takes at once.
+
+    Args:
+        message: As for :class:`ServiceError`, which explains ``context`` too.
+        sent: What was, or would have been, sent, e.g. ``"2000 documents, 81920 bytes"``.
+        allowed: What is allowed, as far as it is known.
+    """
+
+    def __init__(self, message: str, *, sent: str | None = None, allowed: str | None = None, **context: Any) -> None:
+        super().__init__(message, **context)
+        self.sent = sent
+        self.allowed = allowed
+
+
+class RequestRefusedError(ServiceError):
+    """The service refused the request, e.g. because it knows no such model."""
+
+
+class ServerError(ServiceError):
+    """The service failed or is overloaded, also after the retries that the deadline allowed."""
+
+
+class ConnectionFailedError(ServiceError):
+    """No connection could be made, or it broke before the whole reply was there."""
+
+
+class DeadlineExceededError(ServiceError, TimeoutError):
+    """No answer in time: within ``timeout`` of one attempt, or within ``deadline`` of the whole call."""
+
+
+class BadReplyError(ServiceError, InvalidScoresError):
+    """The service answered with something that is not one finite score for each document."""
+
+
+class CanaryError(ServiceError):
+    """The service scores an obvious pair wrongly: it was probably started with the wrong template or weights."""
+
+
+def _remake(cls: type[ServiceError], args: tuple[str], attributes: dict[str, object]) -> ServiceError:
+    error = cls(*args)
+    error.__dict__.update(attributes)
+    return error

@@ -21,9 +21,10 @@ from uprank.errors import (
 )
 from uprank.ranking import RankedDocument, Ranking
 from uprank.rounds import adrive, drive
-from uprank.scorers.base import Outcome, ScoreKind, Scorer, ScoreRequest, Usage
+from uprank.scorers.base import Outcome, ScoreKind, Scorer, ScoreRequest
 from uprank.scorers.callable import CallableScorer
 from uprank.scorers.registry import Model, as_scorer
+from uprank.secrets import without_secrets
 from uprank.validation import Job, check_scores, make_jobs, valid_threshold, valid_top_n
 
 __all__ = ["UNSET", "ErrorPolicy", "Reranker", "Unset"]
@@ -104,7 +105,8 @@ class Reranker:
         self._scorer = as_scorer(model, options)
         named = {"top_n": top_n, "threshold": threshold, "instruction": instruction}
         how = {"score": score, "calibrator": calibrator, "on_error": on_error}
-        self._recipe: tuple[Model, dict[str, object]] = (model, {**named, **how, **options})
+        # Without the key: what is pickled, or shown by a debugger, holds no secret.
+        self._recipe: tuple[Model, dict[str, object]] = (model, {**named, **how, **without_secrets(options)})
         self._model = model if isinstance(model, str) else self._scorer.name
         if instruction is not None and not isinstance(instruction, str):
             raise ConfigurationError(f"instruction must be a string or None, got {type(instruction).__name__}.")
@@ -348,7 +350,7 @@ class Reranker:
             tuple(hits[: selection.top_n]),
             self._model,
             kind,
-            usage=Usage(pairs=len(job.request.texts), tokens=scores.tokens),
+            usage=replace(scores.usage, pairs=len(job.request.texts)),
             warnings=scores.warnings,
         )
 

@@ -9,6 +9,8 @@ from uprank.scorers.callable import CallableScorer
 from uprank.scorers.registry import SCHEMES, import_target, register_scorer
 
 if TYPE_CHECKING:
+    from uprank.scorers.http.cohere import CohereScorer
+    from uprank.scorers.http.scorer import HTTPScorer
     from uprank.scorers.local.bm25 import BM25Scorer
     from uprank.scorers.local.cross_encoder import CrossEncoderScorer
     from uprank.scorers.local.embedding import EmbeddingScorer
@@ -17,8 +19,10 @@ if TYPE_CHECKING:
 __all__ = [
     "BM25Scorer",
     "CallableScorer",
+    "CohereScorer",
     "CrossEncoderScorer",
     "EmbeddingScorer",
+    "HTTPScorer",
     "LateInteractionScorer",
     "ScoreKind",
     "ScoreRequest",

@@ -32,10 +32,18 @@ class Usage:
     Args:
         pairs: Query-document pairs that were scored, after identical texts were merged.
         tokens: Tokens that the model read, padding not counted; ``None`` where not known.
+        search_units: What some services bill by; ``None`` where the service does not say.
+        requests: HTTP requests sent, retries and checks included; 0 for a model that runs here.
+        retries: How many of them repeated one that had failed.
+        cost: What the call cost at the prices given, in their currency; ``None`` without prices.
     """
 
     pairs: int = 0
     tokens: int | None = None
+    search_units: float | None = None
+    requests: int = 0
+    retries: int = 0
+    cost: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +72,14 @@ class Scores:
         native: How they are reported to a caller who asks for nothing else; ``None`` means as they
             are. A model that ends in a sigmoid gives ``kind="logit", native="probability"``, and
             the pipeline applies that sigmoid once, after sorting.
-        tokens: Tokens read by the model for this request, padding not counted.
+        usage: What scoring this request consumed; the pipeline fills in the pairs.
         warnings: What the caller should know, e.g. that a document was cut.
     """
 
     values: Sequence[float]
     kind: ScoreKind
     native: Literal["probability"] | None = None
-    tokens: int | None = None
+    usage: Usage = Usage()
     warnings: tuple[str, ...] = ()
 
 
@@ -87,11 +95,14 @@ class Scorer(ABC):
         score_kind: What the reported scores mean; ``None`` until the model is loaded, where only
             the model can tell.
         accepts_instruction: Whether ``instruction`` may be given.
+        listwise: Whether a document's score depends on the other documents of the request, so that
+            requests must not be split nor scores kept for a document by itself.
     """
 
     name: str = "scorer"
     score_kind: ScoreKind | None = None
     accepts_instruction: bool = False
+    listwise: bool = False
 
     @abstractmethod
     def score(self, query: str, texts: Sequence[str], *, instruction: str | None = None) -> Scores:

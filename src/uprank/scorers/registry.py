@@ -11,8 +11,9 @@ import difflib
 import importlib
 import inspect
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeAlias, cast
 
 from uprank.errors import ConfigurationError, UnknownModelError
@@ -48,10 +49,19 @@ class Scheme:
     Args:
         target: ``"module:class"``, imported when the scheme is first used.
         takes_model: Whether a model name follows the colon.
+        needs_model: Whether it must.
+        options: Given to the class besides the caller's, e.g. which of its services is meant.
     """
 
     target: str
     takes_model: bool = True
+    needs_model: bool = True
+    options: Mapping[str, object] = field(default_factory=dict)
+
+
+def _service(scheme: str, *, needs_model: bool = True) -> Scheme:
+    """A row of ``uprank.scorers.http.providers``."""
+    return Scheme("uprank.scorers.http.scorer:HTTPScorer", needs_model=needs_model, options={"provider": scheme})
 
 
 SCHEMES: dict[str, Scheme] = {
@@ -60,6 +70,24 @@ SCHEMES: dict[str, Scheme] = {
     "embedding": Scheme("uprank.scorers.local.embedding:EmbeddingScorer"),
     "embedded": Scheme("uprank.scorers.local.embedded:EmbeddedScorer", takes_model=False),
     "bm25": Scheme("uprank.scorers.local.bm25:BM25Scorer", takes_model=False),
+    "cohere": Scheme("uprank.scorers.http.cohere:CohereScorer"),
+    "jina": _service("jina"),
+    "voyage": _service("voyage"),
+    "mixedbread": _service("mixedbread"),
+    "nvidia": _service("nvidia"),
+    "pinecone": _service("pinecone"),
+    "together": _service("together"),
+    "fireworks": _service("fireworks"),
+    "openrouter": _service("openrouter"),
+    "vllm": _service("vllm"),
+    "vllm-score": _service("vllm-score"),
+    "tei": _service("tei", needs_model=False),
+    "llama-cpp": _service("llama-cpp", needs_model=False),
+    "infinity": _service("infinity"),
+    "xinference": _service("xinference"),
+    "localai": _service("localai"),
+    "sie": _service("sie"),
+    "http": _service("http", needs_model=False),
 }
 
 _RERANKER_OPTIONS = ("top_n", "threshold", "instruction", "score", "calibrator", "on_error")
@@ -153,7 +181,7 @@ def create_scorer(name: str, /, **options: object) -> Scorer:
     scheme, colon, model = name.partition(":")
     factory = _find_factory(scheme, name)
     row = SCHEMES.get(scheme) if scheme not in _registered else None
-    if row is not None and row.takes_model and not model:
+    if row is not None and row.takes_model and row.needs_model and not model:
         raise ConfigurationError(f'{name!r} names no model; write "{scheme}:<model>".')
     if row is not None and not row.takes_model and colon:
         raise ConfigurationError(f'{name!r}: this scheme takes no model; write "{scheme}".')
@@ -175,7 +203,8 @@ def _find_factory(scheme: str, name: str) -> ScorerFactory:
     if scheme in _registered:
         return _registered[scheme]
     if scheme in SCHEMES:
-        return import_target(SCHEMES[scheme])
+        row = SCHEMES[scheme]
+        return partial(import_target(row), **row.options) if row.options else import_target(row)
     from importlib.metadata import entry_points  # slow to import, seldom needed
 
     for entry_point in entry_points(group=ENTRY_POINT_GROUP, name=scheme):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from uprank.errors import ModelLoadError
 from uprank.extras import require
-from uprank.scorers.base import Outcome, ScoreRequest, Scores
+from uprank.scorers.base import Outcome, ScoreRequest, Scores, Usage
 from uprank.scorers.local.batching import default_token_budget, release_memory, run_batches, valid_token_budget
 from uprank.scorers.local.loading import (
     Checkpoint,
@@ -133,7 +133,7 @@ class CrossEncoderScorer(LocalScorer):
             values=logits.tolist(),
             kind="logit",
             native="probability" if self.score_kind == "probability" else None,
-            tokens=sum(map(len, request.input_ids)),
+            usage=Usage(tokens=sum(map(len, request.input_ids))),
             warnings=request.warnings,
         )
 

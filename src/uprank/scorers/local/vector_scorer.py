@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from uprank.errors import ModelLoadError, QueryTooLongError, UprankError
-from uprank.scorers.base import Outcome, ScoreRequest, Scores
+from uprank.scorers.base import Outcome, ScoreRequest, Scores, Usage
 from uprank.scorers.local.batching import default_token_budget, release_memory, run_batches, valid_token_budget
 from uprank.scorers.local.loading import LongQuery, valid_long_query
 from uprank.scorers.local.worker import LocalScorer
@@ -196,6 +196,6 @@ class VectorScorer(LocalScorer):
         return Scores(
             values=task.values,
             kind="cosine",
-            tokens=task.query_tokens + sum(lengths),
+            usage=Usage(tokens=task.query_tokens + sum(lengths)),
             warnings=tuple(task.warnings),
         )

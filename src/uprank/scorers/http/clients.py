@@ -1,0 +1,181 @@
+"""httpx clients, made when first needed: one for all threads, and one for each event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+import threading
+import time
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TypedDict
+from weakref import WeakKeyDictionary
+
+import httpx
+
+__all__ = ["ClientOptions", "Clients", "Transport", "Verify"]
+
+Verify = bool | str | ssl.SSLContext
+Transport = httpx.BaseTransport | httpx.AsyncBaseTransport
+
+_KEPT_ALIVE = 30.0  # seconds; httpx's 5 would make a new TLS handshake for each of a person's queries
+
+
+@dataclass(frozen=True, slots=True)
+class ClientOptions:
+    """How to connect.
+
+    Args:
+        connections: How many idle connections are kept.
+        headers: Sent with every request; they may hold secrets.
+        proxy: A proxy's URL; without one, the environment's (``HTTPS_PROXY``, ``NO_PROXY``).
+        verify: ``False`` trusts any server; a path is a file of certificates to trust.
+        transport: Instead of the network, e.g. :class:`uprank.testing.MockTransport`.
+        secure: Whether certificates are needed at all.
+    """
+
+    connections: int
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    proxy: str | None = field(default=None, repr=False)
+    verify: Verify = True
+    transport: Transport | None = None
+    secure: bool = True
+
+
+class _Common(TypedDict):
+    headers: Mapping[str, str]
+    limits: httpx.Limits
+    verify: bool | ssl.SSLContext
+    proxy: str | None
+
+
+class Clients:
+    """Gives the client for this thread's or this loop's calls. Safe to share, and across a fork.
+
+    Args:
+        options: How to connect.
+    """
+
+    def __init__(self, options: ClientOptions) -> None:
+        self._options = options
+        self._reset()
+
+    def _reset(self) -> None:
+        self._process = os.getpid()
+        self._lock = threading.Lock()
+        self._client: httpx.Client | None = None
+        self._async: WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopClient] = WeakKeyDictionary()
+
+    def sync(self) -> httpx.Client:
+        """The one client of all threads."""
+        if self._process != os.getpid():
+            self._reset()  # the parent's connections are not ours
+        with self._lock:
+            if self._client is None:
+                self._client = _Client(transport=self._options.transport, **self._common())  # type: ignore[arg-type]  # one class may be both kinds
+            return self._client
+
+    async def current(self) -> httpx.AsyncClient:
+        """The client of the running event loop; closed with the loop, at the latest."""
+        if self._process != os.getpid():
+            self._reset()
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            found = self._async.get(loop)
+            if found is None:
+                for other in [other for other in self._async if other.is_closed()]:
+                    del self._async[other]
+                client = httpx.AsyncClient(transport=self._options.transport, **self._common())  # type: ignore[arg-type]  # as above
+                found = self._async[loop] = _LoopClient(client)
+        await found.begin()
+        return found.client
+
+    def close(self) -> None:
+        """Close the clients of threads and of other loops that run; a stopped loop closes its own when it ends."""
+        with self._lock:
+            client, self._client = self._client, None
+            found = dict(self._async)
+            self._async.clear()
+        if client is not None:
+            client.close()
+        for loop, of_loop in found.items():
+            if loop.is_running():
+                asyncio.run_coroutine_threadsafe(of_loop.end(), loop)
+
+    async def aclose(self) -> None:
+        """As :meth:`close`, and wait until those of this loop are closed."""
+        with self._lock:
+            mine = self._async.pop(asyncio.get_running_loop(), None)
+        if mine is not None:
+            await mine.end()
+        self.close()
+
+    def _common(self) -> _Common:
+        return {
+            "headers": self._options.headers,
+            "limits": httpx.Limits(
+                max_connections=None,  # the gate counts them
+                max_keepalive_connections=self._options.connections,
+                keepalive_expiry=_KEPT_ALIVE,
+            ),
+            "verify": _trust(self._options.verify) if self._options.secure or self._options.proxy else False,
+            "proxy": self._options.proxy,
+        }
+
+
+class _LoopClient:
+    """An async client that ends with its loop.
+
+    An event loop that ends closes the asynchronous generators begun on it
+    (``loop.shutdown_asyncgens``, which ``asyncio.run`` calls), and so this one closes the client.
+    """
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self.client = client
+        self._lifetime = self._live()
+        self._begun = False
+
+    async def begin(self) -> None:
+        if not self._begun:
+            self._begun = True
+            await self._lifetime.__anext__()
+
+    async def end(self) -> None:
+        await self._lifetime.aclose()
+        await self.client.aclose()  # where it never began
+
+    async def _live(self) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            await self.client.aclose()
+
+
+class _Client(httpx.Client):
+    """Bounds the whole of a reply by the read timeout; httpx bounds the wait for each piece of it."""
+
+    def send(self, request: httpx.Request, *, stream: bool = False, **options: object) -> httpx.Response:
+        began = time.monotonic()
+        response = super().send(request, stream=True, **options)  # type: ignore[arg-type]  # handed on as they came
+        if stream:
+            return response
+        limit = request.extensions.get("timeout", {}).get("read")
+        pieces: list[bytes] = []
+        try:
+            for piece in response.iter_raw():
+                pieces.append(piece)
+                if limit is not None and time.monotonic() - began > limit:
+                    raise httpx.ReadTimeout(f"no whole reply within {limit:g} s", request=request)
+        finally:
+            response.close()
+        return httpx.Response(response.status_code, headers=response.headers, content=b"".join(pieces), request=request)
+
+
+@lru_cache(maxsize=8)
+def _trust(verify: Verify) -> bool | ssl.SSLContext:
+    """Certificates to trust. Reading the usual ones takes 25 ms, so that is done once."""
+    if isinstance(verify, str):
+        return ssl.create_default_context(cafile=verify)
+    return httpx.create_ssl_context() if verify is True else verify

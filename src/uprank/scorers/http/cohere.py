@@ -1,0 +1,217 @@
+"""Cohere, through its official SDK.
+
+The SDK speaks to the service, or to Bedrock, SageMaker and Azure by the clients it has for them.
+Splitting, waiting, retrying and merging are ours, as for every other service; its own retries are
+turned off. https://docs.cohere.com/reference/rerank
+"""
+
+# ruff: noqa: E402 - the check comes before the imports of what it checks
+from __future__ import annotations
+
+from uprank.extras import require
+
+require("The scheme cohere:", "cohere", "cohere", "httpx", "anyio")
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, Protocol, cast
+from weakref import WeakKeyDictionary
+
+import anyio.to_thread
+import cohere
+import httpx
+from cohere.core.api_error import ApiError
+
+from uprank.errors import ConfigurationError
+from uprank.scorers.http.clients import ClientOptions, Clients
+from uprank.scorers.http.endpoint import Endpoint, lost
+from uprank.scorers.http.messages import Call, Lost, Reply, Unreadable
+from uprank.scorers.http.providers import PROVIDERS, Provider
+from uprank.scorers.http.scorer import HTTPScorer
+from uprank.scorers.http.settings import Keys
+
+__all__ = ["AsyncCohereClient", "CohereClient", "CohereScorer"]
+
+
+class CohereClient(Protocol):
+    """``cohere.ClientV2`` and its kin, e.g. ``cohere.BedrockClientV2``."""
+
+    @property
+    def rerank(self) -> Any: ...  # Any: its parameters differ from version to version
+
+
+class AsyncCohereClient(CohereClient, Protocol):
+    """``cohere.AsyncClientV2``: its ``rerank`` is awaited."""
+
+
+class CohereScorer(HTTPScorer):
+    """Scores by Cohere's rerank models.
+
+    Args:
+        model: E.g. ``"rerank-v4.0-fast"``.
+        client: A ready ``cohere.ClientV2``, ``BedrockClientV2`` or ``SagemakerClientV2``; its key, address and
+            connections are its own. Asynchronous calls run it in threads, unless ``async_client`` is given.
+        async_client: A ready ``cohere.AsyncClientV2``; on its own it serves asynchronous calls only.
+        options: As for :class:`~uprank.scorers.HTTPScorer`; request fields are ``max_tokens_per_doc``
+            (documents are cut to it, 4,096 by default), ``priority`` and ``relevant_spans``.
+
+    Raises:
+        ConfigurationError: As for :class:`~uprank.scorers.HTTPScorer`, or if a ready client is
+            given together with what it has of its own.
+        MissingDependencyError: If the SDK is not installed.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        client: CohereClient | None = None,
+        async_client: AsyncCohereClient | None = None,
+        **options: Any,  # Any: checked by the class above
+    ) -> None:
+        if client is not None and async_client is None and inspect.iscoroutinefunction(client.rerank):
+            client, async_client = None, cast(AsyncCohereClient, client)
+        self._ready = (client, async_client) if client is not None or async_client is not None else None
+        own = [name for name in ("api_key", "base_url", "headers", "proxy", "transport") if options.get(name)]
+        if self._ready is not None and own:
+            raise ConfigurationError(f"A ready Cohere client has its own {', '.join(own)}; set them there.")
+        options.setdefault("provider", "cohere")
+        super().__init__(model, **options)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        if self._ready is not None:
+            raise TypeError(f"{self.name} holds a ready client, which is not pickled; give api_key= instead")
+        return super().__reduce__()
+
+    def _brings_key(self) -> bool:
+        return self._ready is not None
+
+    def _endpoint_for(self, options: ClientOptions, row: Provider, keys: Keys) -> Endpoint:
+        if self._ready is not None:
+            return _ReadyClients(*self._ready, threads=options.connections)
+        return _OwnClients(options, keys)
+
+
+class _SDKEndpoint(ABC):
+    """Sends by the SDK; where its clients come from is for the two classes below."""
+
+    @abstractmethod
+    def _client(self, url: str) -> CohereClient: ...
+
+    @abstractmethod
+    async def _arerank(self, url: str, arguments: dict[str, object]) -> object: ...
+
+    def send(self, call: Call, timeout: float) -> Reply | Lost:
+        try:
+            return _success(self._client(call.url).rerank(**_arguments(call, timeout)))
+        except (ApiError, httpx.HTTPError) as error:
+            return _failure(error)
+
+    async def asend(self, call: Call, timeout: float) -> Reply | Lost:
+        try:
+            with anyio.fail_after(timeout):
+                return _success(await self._arerank(call.url, _arguments(call, timeout)))
+        except TimeoutError:
+            return Lost("timeout", f"no whole reply within {timeout:g} s")
+        except (ApiError, httpx.HTTPError) as error:
+            return _failure(error)
+
+
+class _OwnClients(_SDKEndpoint):
+    """SDK clients over our connections, so that proxies, certificates and event loops are one matter."""
+
+    def __init__(self, options: ClientOptions, keys: Keys) -> None:
+        self._connections = Clients(options)
+        self._keys = keys
+        self._sync: WeakKeyDictionary[httpx.Client, CohereClient] = WeakKeyDictionary()
+        self._async: WeakKeyDictionary[httpx.AsyncClient, AsyncCohereClient] = WeakKeyDictionary()
+
+    def _client(self, url: str) -> CohereClient:
+        connection = self._connections.sync()
+        found = self._sync.get(connection)
+        if found is None:
+            made = cohere.ClientV2(self._keys.value, base_url=_base(url), client_name="uprank", httpx_client=connection)
+            found = self._sync[connection] = made
+        return found
+
+    async def _arerank(self, url: str, arguments: dict[str, object]) -> object:
+        connection = await self._connections.current()
+        found = self._async.get(connection)
+        if found is None:
+            key, base = self._keys.value, _base(url)
+            made: AsyncCohereClient = cohere.AsyncClientV2(
+                key, base_url=base, client_name="uprank", httpx_client=connection
+            )
+            found = self._async[connection] = made
+        return await found.rerank(**arguments)
+
+    def close(self) -> None:
+        self._connections.close()
+
+    async def aclose(self) -> None:
+        await self._connections.aclose()
+
+
+class _ReadyClients(_SDKEndpoint):
+    """The caller's own clients; it is for the caller to close them."""
+
+    def __init__(self, client: CohereClient | None, async_client: AsyncCohereClient | None, threads: int) -> None:
+        self._given = client
+        self._async = async_client
+        self._threads = threads
+
+    def close(self) -> None:
+        """Nothing of ours is open."""
+
+    async def aclose(self) -> None:
+        """Likewise."""
+
+    def _client(self, url: str) -> CohereClient:
+        if self._given is None:
+            raise ConfigurationError("Only an async Cohere client was given: await arank(), or pass client= as well.")
+        return self._given
+
+    async def _arerank(self, url: str, arguments: dict[str, object]) -> object:
+        if self._async is not None:
+            return await self._async.rerank(**arguments)
+        call = partial(self._client(url).rerank, **arguments)
+        limiter = anyio.CapacityLimiter(self._threads)  # the gate counts; this only keeps anyio's own from counting
+        return await anyio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=limiter)
+
+
+def _base(url: str) -> str:
+    return url.removesuffix(PROVIDERS["cohere"].path)  # which the SDK appends
+
+
+def _arguments(call: Call, timeout: float) -> dict[str, object]:
+    named = ("model", "query", "documents")
+    body = call.body or {}
+    # Further fields go round the SDK's signature, which grows from version to version.
+    further = {name: value for name, value in body.items() if name not in named}
+    options = {"max_retries": 0, "timeout_in_seconds": timeout, "additional_body_parameters": further}
+    return {**{name: body[name] for name in named if name in body}, "request_options": options}
+
+
+def _success(response: object) -> Reply:
+    return Reply(200, {}, _plain(response))
+
+
+def _failure(error: ApiError | httpx.HTTPError) -> Reply | Lost:
+    if isinstance(error, httpx.HTTPError):
+        return lost(error)
+    headers = {name.lower(): value for name, value in (getattr(error, "headers", None) or {}).items()}
+    data = Unreadable(error.body) if isinstance(error.body, str) else _plain(error.body)
+    return Reply(error.status_code or 0, headers, data)
+
+
+def _plain(value: object) -> object:
+    """What the SDK's objects were made of. They are not validated, so their own export would stumble."""
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(item) for item in value]
+    if hasattr(value, "__pydantic_extra__"):
+        return _plain({**value.__dict__, **(value.__pydantic_extra__ or {})})
+    return value

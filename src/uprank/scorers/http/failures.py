@@ -1,0 +1,204 @@
+"""One tolerant reader for every service's errors, and the error that each of them becomes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from uprank.errors import (
+    AuthenticationError,
+    BadReplyError,
+    BillingError,
+    ConnectionFailedError,
+    DeadlineExceededError,
+    RateLimitError,
+    RequestRefusedError,
+    RequestTooLargeError,
+    ServerError,
+    ServiceError,
+)
+from uprank.scorers.http.messages import Lost, Reply, Unreadable
+from uprank.secrets import redact
+
+__all__ = ["Asked", "bad_reply", "is_retryable", "lost_error", "reply_error", "splittable"]
+
+# 202 and 425: not ready yet. 424 is left out: TEI answers it where the model itself fails. 501 never changes.
+_RETRYABLE = frozenset({202, 408, 409, 425, 429, 500, 502, 503, 504, 524})
+_TOO_LARGE = re.compile(
+    r"too (large|long|many)|exceed|max(imum)? (allowed|context|length|number|sequence|input|client)|at most \d"
+    r"|context[ _](size|length|window)|longer than|more than \d+ (documents|passages|texts|items)",
+    re.IGNORECASE,
+)
+_WHOLE_REQUEST = re.compile(r"batch|documents|passages|texts|items|payload|total|submitted|body", re.IGNORECASE)
+_NO_CREDIT = re.compile(r"insufficient.{0,10}(balance|credit|fund|quota)|payment|billing", re.IGNORECASE)
+_REQUEST_IDS = ("x-request-id", "request-id", "x-amzn-requestid", "nvcf-reqid", "x-debug-trace-id", "cf-ray")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Who was asked for what, for the message of an error.
+
+    Args:
+        provider: The scheme.
+        model: The full name.
+        url: Where it went.
+        documents: How many were sent.
+        size: The bytes of the body.
+        advice: What to do about a wrong key.
+        secrets: What must not be shown.
+    """
+
+    provider: str
+    model: str
+    url: str
+    documents: int
+    size: int
+    advice: str
+    secrets: tuple[str, ...] = ()
+
+    @property
+    def sent(self) -> str:
+        return f"{self.documents} documents, {self.size} bytes"
+
+
+def is_retryable(reply: Reply) -> bool:
+    """Whether the same request may succeed later. An input that is too long never does, whatever the status."""
+    if reply.status not in _RETRYABLE:
+        return False
+    return not (reply.status == 500 and _TOO_LARGE.search(message_of(reply.data)))
+
+
+def reply_error(reply: Reply, asked: Asked, *, retry_after: float | None = None, tried: str = "") -> ServiceError:
+    """The error that a reply other than a success stands for.
+
+    Args:
+        reply: The last one.
+        asked: What was asked.
+        retry_after: Seconds that it asks to wait.
+        tried: What was done about it, e.g. ``"after 3 retries"``.
+    """
+    said = redact(message_of(reply.data), asked.secrets)[:500] or "(it says no more)"
+    status, number = reply.status, redact(request_id(reply) or "", asked.secrets) or None
+    # Any: values of several types, each checked where the error is made.
+    context: dict[str, Any] = {
+        "provider": asked.provider,
+        "model": asked.model,
+        "status": status,
+        "request_id": number,
+    }
+    too_large = status == 413 or (status in (400, 422, 500) and _TOO_LARGE.search(said))
+
+    def told(problem: str, advice: str = "") -> str:
+        reference = f" [request id {number}]" if number else ""
+        parts = f"{asked.model} ({asked.url}): HTTP {status}, {problem}{tried and ' ' + tried}: {said}{reference}"
+        return f"{parts}. {advice}" if advice else parts
+
+    if status in (401, 498):
+        return AuthenticationError(told("the key was refused", asked.advice), **context)
+    # Not for 429: a free tier's message speaks of payment too, and is over in a minute.
+    if status == 402 or (status == 403 and _NO_CREDIT.search(f"{said} {_code(reply.data)}")):
+        return BillingError(told("no credit left", "Check the account's balance and means of payment."), **context)
+    if status == 403:
+        return AuthenticationError(told("the key may not do this", asked.advice), **context)
+    if status == 429:
+        wait = "" if retry_after is None else f" It asks to wait {retry_after:g} s."
+        advice = f"Lower max_concurrency, set requests_per_minute, or raise deadline.{wait}"
+        return RateLimitError(told("too many requests", advice), retry_after=retry_after, **context)
+    if too_large:
+        advice = f"Sent were {asked.sent}. Shorten the query or the documents, or set max_documents."
+        problem = told("the request is too large", advice)
+        return RequestTooLargeError(problem, sent=asked.sent, allowed=said, **context)
+    if status == 404:
+        advice = "Check the model's name and base_url."
+        return RequestRefusedError(told("there is no such model or address", advice), **context)
+    if 300 <= status < 400:
+        target = redact(reply.headers.get("location", "elsewhere"), asked.secrets)
+        return RequestRefusedError(told(f"it redirects to {target}", "Set base_url to that."), **context)
+    if status >= 500 or status in (202, 408, 409, 424, 425):
+        return ServerError(told("the service failed"), **context)
+    return RequestRefusedError(told("the request was refused"), **context)
+
+
+def splittable(error: Exception) -> bool:
+    """Whether fewer documents at once may do: a single text that is too long stays so."""
+    return isinstance(error, RequestTooLargeError) and (
+        error.status == 413 or _WHOLE_REQUEST.search(error.allowed or "") is not None
+    )
+
+
+def lost_error(lost: Lost, asked: Asked, *, tried: str = "") -> ServiceError:
+    """The error that a missing reply stands for."""
+    detail = redact(lost.detail, asked.secrets)
+    context: dict[str, Any] = {"provider": asked.provider, "model": asked.model}  # as above
+    told = f"{asked.model} ({asked.url}): "
+    if lost.why in ("timeout", "queue"):
+        what = "no reply in time" if lost.why == "timeout" else "no turn in time"
+        advice = "Raise timeout or deadline." if lost.why == "timeout" else "Raise deadline or max_concurrency."
+        return DeadlineExceededError(f"{told}{what}{tried and ' ' + tried}: {detail}. {advice}", **context)
+    what = "no connection" if lost.why == "connect" else "the connection broke"
+    advice = "Is the server running there?" if lost.why == "connect" else ""
+    return ConnectionFailedError(f"{told}{what}{tried and ' ' + tried}: {detail}. {advice}".rstrip(), **context)
+
+
+def bad_reply(reply: Reply, asked: Asked, problem: str) -> BadReplyError:
+    """The error for a success whose body cannot be used. It is not asked again: it has been paid for."""
+    number = request_id(reply)
+    reference = f" [request id {number}]" if number else ""
+    return BadReplyError(
+        redact(f"{asked.model} ({asked.url}): HTTP {reply.status}, but {problem}{reference}.", asked.secrets),
+        provider=asked.provider,
+        model=asked.model,
+        status=reply.status,
+        request_id=number,
+    )
+
+
+def message_of(data: object) -> str:
+    """What an error's body says, in whichever of the known places; its raw text where there is none."""
+    if isinstance(data, Unreadable):
+        text = re.sub(r"<(script|style).*?</\1>|<[^>]*>", " ", data.text, flags=re.DOTALL | re.IGNORECASE)
+        return " ".join(text.split())[:500]
+    if isinstance(data, str):
+        return data
+    if not isinstance(data, Mapping):
+        return "" if data is None else str(data)[:500]
+    for key in ("message", "detail", "error", "errors"):
+        found = data.get(key)
+        if isinstance(found, str) and found:
+            return found
+        if isinstance(found, Mapping) and isinstance(found.get("message"), str):
+            return str(found["message"])
+        if isinstance(found, list) and found:
+            return "; ".join(_validation(item) for item in found[:3])
+    return str(dict(data))[:500] if data else ""
+
+
+def request_id(reply: Reply) -> str | None:
+    """The service's own number for the request, from the body or a header."""
+    if isinstance(reply.data, Mapping):
+        for key in ("id", "request_id"):
+            found = reply.data.get(key)
+            if isinstance(found, str) and found:
+                return found
+    return next((reply.headers[name] for name in _REQUEST_IDS if reply.headers.get(name)), None)
+
+
+def _validation(item: object) -> str:
+    """One item of a list such as FastAPI's: where and what."""
+    if not isinstance(item, Mapping):
+        return str(item)
+    place = item.get("loc") or item.get("field") or ""
+    where = ".".join(map(str, place)) if isinstance(place, list) else str(place)
+    what = item.get("msg") or item.get("message") or ""
+    return f"{where}: {what}".strip(": ")
+
+
+def _code(data: object) -> str:
+    """An error's machine-readable code."""
+    if not isinstance(data, Mapping):
+        return ""
+    error = data.get("error")
+    nested = error.get("code") or error.get("type") if isinstance(error, Mapping) else ""
+    return str(data.get("code") or data.get("error_type") or nested or "").replace("_", " ")

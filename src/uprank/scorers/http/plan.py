@@ -1,0 +1,248 @@
+"""From one score request to HTTP requests and back, as a generator that does no input or output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, TypeAlias
+
+from uprank.concurrency import Outcomes
+from uprank.errors import BadReplyError, CanaryError, RequestRefusedError, RequestTooLargeError
+from uprank.scorers.base import ScoreKind, ScoreRequest, Scores, Usage
+from uprank.scorers.http.canary import CANARY, canary_problem
+from uprank.scorers.http.dialects import Dialect, request_body
+from uprank.scorers.http.failures import Asked, bad_reply, splittable
+from uprank.scorers.http.gate import Gate
+from uprank.scorers.http.messages import Call, Lost, Reply
+from uprank.scorers.http.replies import Results, read_results
+from uprank.scorers.http.retries import Clock, Meter, RetryPolicy, Step, attempts
+from uprank.scorers.http.splitting import Limits, halves, split
+
+__all__ = ["Attempts", "Memory", "ScorePlan", "Target", "score_plan"]
+
+_MOST_HALVINGS = 4  # a request that is too large in a sixteenth of it is too large for another reason
+
+Attempts: TypeAlias = "Generator[Step, Reply | Lost | None, Results]"
+ScorePlan: TypeAlias = "Generator[list[Attempts], Outcomes[Results], Scores]"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One model of one service, and how it is to be asked.
+
+    Args:
+        provider: The scheme.
+        name: The model's full name.
+        model: The model's name, as the service knows it.
+        url: Where requests go.
+        info_url: Where the server tells its limits, if it does.
+        dialect: The shape of the requests.
+        fields: What is sent besides, in every request.
+        instruction: Where an instruction goes.
+        kind: What the scores mean.
+        native: What is reported instead.
+        listwise: Never to be split.
+        limits: Of one request.
+        max_documents: The caller's own limit, which no server's raises.
+        check: Whether to score an obvious pair first.
+        price: Cost of a unit of use.
+        policy: When to give up.
+        gate: Counts the requests to that host.
+        advice: What to do about a wrong key.
+        secrets: What must not be shown, at present.
+    """
+
+    provider: str
+    name: str
+    model: str
+    url: str
+    info_url: str | None
+    dialect: Dialect
+    fields: Mapping[str, object]
+    instruction: str | None
+    kind: ScoreKind
+    native: Literal["probability"] | None
+    listwise: bool
+    limits: Limits
+    max_documents: int | None
+    check: bool
+    price: Mapping[str, float]
+    policy: RetryPolicy
+    gate: Gate
+    advice: str
+    secrets: Callable[[], tuple[str, ...]]
+
+    def asked(self, call: Call, documents: int) -> Asked:
+        secrets = self.secrets()
+        return Asked(self.provider, self.name, self.url, documents, len(call.content), self.advice, secrets)
+
+
+@dataclass(slots=True)
+class Memory:
+    """What a scorer has learnt of its server.
+
+    Args:
+        limits: The server's own.
+        checked: Whether the obvious pair has been scored well.
+    """
+
+    limits: Limits | None = None
+    checked: bool = False
+
+
+@dataclass(slots=True)
+class _Chunk:
+    """Consecutive documents for one request, and how often they were halved to get there."""
+
+    positions: range
+    halvings: int = 0
+
+
+@dataclass(slots=True)
+class _Total:
+    """What all requests of one call add up to."""
+
+    values: list[float]
+    tokens: int | None = None
+    search_units: float | None = None
+    warnings: dict[str, None] = field(default_factory=dict)  # in order, each once
+
+    def add(self, positions: range, results: Results) -> None:
+        self.values[positions.start : positions.stop] = results.values
+        if results.tokens is not None:
+            self.tokens = (self.tokens or 0) + results.tokens
+        if results.search_units is not None:
+            self.search_units = (self.search_units or 0) + results.search_units
+        self.warnings.update(dict.fromkeys(results.warnings))
+
+
+def score_plan(target: Target, memory: Memory, request: ScoreRequest) -> ScorePlan:
+    """Score one request.
+
+    Yields:
+        Rounds of requests that may be sent at once.
+
+    Returns:
+        The scores, of all chunks in the order of the texts.
+
+    Raises:
+        ServiceError: If any of its requests failed: there is no partial answer.
+    """
+    clock, meter = Clock(target.policy.deadline), Meter()
+    if target.info_url is not None and memory.limits is None:
+        yield from _learn_limits(target, memory, clock, meter)
+    limits = memory.limits or target.limits
+    if target.check and not memory.checked:
+        yield from _check_canary(target, memory, clock, meter)
+    chunks = [_Chunk(positions) for positions in _chunks(target, limits, request)]
+    total = _Total([0.0] * len(request.texts))
+    while chunks:
+        outcomes = yield [_chunk_attempts(target, request, chunk, clock, meter) for chunk in chunks]
+        asked, chunks = chunks, []
+        for chunk, outcome in zip(asked, outcomes, strict=True):
+            if isinstance(outcome, Exception):
+                raise outcome
+            if outcome is _TOO_LARGE:
+                chunks += [_Chunk(half, chunk.halvings + 1) for half in halves(chunk.positions)]
+            else:
+                total.add(chunk.positions, outcome)
+    return Scores(
+        total.values, target.kind, target.native, usage=_usage(target, total, meter), warnings=tuple(total.warnings)
+    )
+
+
+_TOO_LARGE = Results(())
+"""Stands for a request that the service found too large, but may take in two."""
+
+
+def _chunk_attempts(target: Target, request: ScoreRequest, chunk: _Chunk, clock: Clock, meter: Meter) -> Attempts:
+    """The attempts for one chunk; where halves of it may do, that is a result, so that the others go on."""
+    texts = request.texts[chunk.positions.start : chunk.positions.stop]
+    try:
+        return (yield from _attempts(target, request, texts, clock, meter))
+    except RequestTooLargeError as error:
+        whole = target.listwise or len(texts) == 1 or chunk.halvings == _MOST_HALVINGS
+        if whole or not splittable(error):
+            raise
+        return _TOO_LARGE
+
+
+def _attempts(target: Target, request: ScoreRequest, texts: Sequence[str], clock: Clock, meter: Meter) -> Attempts:
+    query, fields = request.query, dict(target.fields)
+    if request.instruction is not None and target.instruction == "query":
+        query = f"{request.instruction}\n{query}"
+    elif request.instruction is not None and target.instruction is not None:
+        fields[target.instruction] = request.instruction
+    call = Call(target.url, request_body(target.dialect, target.model, query, texts, fields))
+    asked = target.asked(call, len(texts))
+
+    def accept(reply: Reply) -> Results:
+        try:
+            return read_results(reply.data, len(texts), target.kind)
+        except ValueError as error:
+            problem = str(error)
+        raise bad_reply(reply, asked, problem)
+
+    return attempts(call, asked, accept, policy=target.policy, clock=clock, meter=meter, gate=target.gate)
+
+
+def _chunks(target: Target, limits: Limits, request: ScoreRequest) -> list[range]:
+    chunks = split(request.query, request.texts, limits)
+    if target.listwise and len(chunks) > 1:
+        sent = f"{len(request.texts)} documents"
+        raise RequestTooLargeError(
+            f"{target.name}: {sent} are more than one request takes ({limits}), and this model scores documents "
+            "relative to each other, so that they cannot be split. Give it fewer.",
+            sent=sent,
+            allowed=str(limits),
+            provider=target.provider,
+            model=target.name,
+        )
+    return chunks
+
+
+def _learn_limits(
+    target: Target, memory: Memory, clock: Clock, meter: Meter
+) -> Generator[list[Attempts], Outcomes[Results], None]:
+    """Ask a server for its limits. One that does not tell has the usual ones."""
+    call = Call(str(target.info_url))
+    found: list[object] = []
+
+    def accept(reply: Reply) -> Results:
+        found.append(reply.data)
+        return Results(())
+
+    asked = target.asked(call, 0)
+    (outcome,) = yield [attempts(call, asked, accept, policy=target.policy, clock=clock, meter=meter, gate=target.gate)]
+    if isinstance(outcome, Exception) and not isinstance(outcome, (RequestRefusedError, BadReplyError)):
+        raise outcome
+    info = found[0] if found and isinstance(found[0], Mapping) else {}
+    batch, permits = info.get("max_client_batch_size"), info.get("max_concurrent_requests")
+    limits = target.limits
+    if isinstance(batch, int) and batch > 0:
+        limits = replace(limits, documents=batch).at_most(target.max_documents)
+    if isinstance(permits, int) and permits > 0:  # one permit a text, and no queue for those without
+        limits = limits.at_most(permits)
+        target.gate.lower(permits // (limits.documents or 1))
+    memory.limits = limits
+
+
+def _check_canary(
+    target: Target, memory: Memory, clock: Clock, meter: Meter
+) -> Generator[list[Attempts], Outcomes[Results], None]:
+    """Score an obvious pair, once: a server started with the wrong template answers, but wrongly."""
+    (outcome,) = yield [_attempts(target, CANARY, CANARY.texts, clock, meter)]
+    if isinstance(outcome, Exception):
+        raise outcome
+    problem = canary_problem(outcome.values, target.kind)
+    if problem:
+        raise CanaryError(f"{target.name} ({target.url}): {problem}", provider=target.provider, model=target.name)
+    memory.checked = True
+
+
+def _usage(target: Target, total: _Total, meter: Meter) -> Usage:
+    usage = Usage(tokens=total.tokens, search_units=total.search_units, requests=meter.requests, retries=meter.retries)
+    amounts = {name: getattr(usage, name) for name in target.price}
+    if not amounts or None in amounts.values():
+        return usage
+    return replace(usage, cost=sum(target.price[name] * amount for name, amount in amounts.items()))

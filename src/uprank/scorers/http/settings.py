@@ -1,0 +1,154 @@
+"""What a caller may set, checked when the scorer is made: keys, addresses, headers, fields, prices."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable, Mapping
+from urllib.parse import urlsplit
+
+from uprank.errors import ConfigurationError
+from uprank.scorers.http.addresses import join, with_model
+from uprank.scorers.http.dialects import DIALECTS, Dialect
+from uprank.scorers.http.providers import PROVIDERS, Provider
+from uprank.secrets import KeyLike, Secret, as_secret, is_secret
+
+__all__ = [
+    "Keys",
+    "find_address",
+    "find_dialect",
+    "find_provider",
+    "secrets_in",
+    "valid_count",
+    "valid_fields",
+    "valid_headers",
+    "valid_price",
+]
+
+_PRICED = ("tokens", "search_units", "requests")
+
+
+class Keys:
+    """The key of one scorer: given, or in the environment, where it is looked up for every request.
+
+    Args:
+        name: The model's full name, for errors.
+        variables: Where to look, in order.
+        given: Wins over all of them.
+    """
+
+    def __init__(self, name: str, variables: tuple[str, ...], given: KeyLike | None) -> None:
+        self._name = name
+        self._variables = variables
+        self._given = as_secret(given, "api_key")
+
+    def current(self) -> Secret | None:
+        """The key to send now."""
+        if self._given is not None:
+            return self._given
+        found = (as_secret(os.environ.get(variable), variable) for variable in self._variables)
+        return next((key for key in found if key is not None), None)
+
+    def value(self) -> str:
+        """The same in clear; empty where there is none."""
+        key = self.current()
+        return "" if key is None else key.get_secret_value()
+
+    @property
+    def advice(self) -> str:
+        """How to give one."""
+        ways = ["pass api_key=", *(f"set the environment variable {variable}" for variable in self._variables)]
+        return f"To give a key, {' or '.join(ways)}."
+
+    def check(self) -> None:
+        """Raise if there is none.
+
+        Raises:
+            ConfigurationError: With what to do.
+        """
+        if self.current() is None:
+            raise ConfigurationError(f"{self._name} needs a key. {self.advice} (A key is never pickled.)")
+
+
+def find_provider(provider: str | Provider) -> Provider:
+    """The row of a scheme, or a row of the caller's own."""
+    if isinstance(provider, Provider):
+        return provider
+    if provider not in PROVIDERS:
+        raise ConfigurationError(f"No provider {provider!r}; known: {', '.join(PROVIDERS)}.")
+    return PROVIDERS[provider]
+
+
+def find_dialect(row: Provider, dialect: str | None) -> Dialect:
+    """The shape of the requests; only a server of an unknown kind lets the caller choose."""
+    if dialect is not None and row.scheme != "http":
+        raise ConfigurationError(f'{row.scheme}: has its own dialect; for another one use "http:<model>".')
+    name = dialect or row.dialect
+    if name not in DIALECTS:
+        raise ConfigurationError(f"No dialect {name!r}; known: {', '.join(DIALECTS)}.")
+    return DIALECTS[name]
+
+
+def find_address(row: Provider, model: str, base_url: str | None, key: str) -> str:
+    """The URL that requests go to.
+
+    Args:
+        row: The service.
+        model: Part of the path, for some.
+        base_url: The caller's own; else the environment's, else the service's.
+        key: Some services live elsewhere for some kinds of key.
+    """
+    given = base_url if base_url is not None else (os.environ.get(row.base_variable or "") or None)
+    if given is not None:
+        path = row.path if row.own_path is None else row.own_path
+        return join(given, with_model(path, model))
+    elsewhere = next((base for prefix, base in row.base_by_key.items() if key.startswith(prefix)), row.base_url)
+    if elsewhere is None:
+        raise ConfigurationError(f"{row.scheme}: needs base_url=, the full address of the server's rerank route.")
+    return join(elsewhere, with_model(row.path, model))
+
+
+def valid_fields(name: str, row: Provider, fields: Mapping[str, object], options: Iterable[str]) -> None:
+    """Refuse request fields that the service does not know: some would refuse the request for them."""
+    for field in fields:
+        if field not in row.fields:
+            known = [*row.fields, *options]
+            close = difflib.get_close_matches(field, known, n=1)
+            hint = f"Did you mean {close[0]!r}? " if close else ""
+            raise ConfigurationError(
+                f"{name} has no option {field!r}. {hint}It takes: {', '.join(known)}. Request fields that are not "
+                "listed go into extra_body={...}."
+            )
+
+
+def valid_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Refuse headers that cannot be sent; their values are not shown."""
+    for name, value in headers.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise ConfigurationError(f"headers must map strings to strings; look at {name!r}.")
+        if not name.isascii() or not all(" " <= character <= "~" or character == "\t" for character in value):
+            raise ConfigurationError(f"The header {name!r} holds characters that cannot be sent.")
+    return dict(headers)
+
+
+def valid_count(name: str, value: int | None) -> int | None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise ConfigurationError(f"{name} must be an integer of at least 1 or None, got {value!r}.")
+    return value
+
+
+def valid_price(price: Mapping[str, float]) -> dict[str, float]:
+    for unit, amount in price.items():
+        if unit not in _PRICED:
+            raise ConfigurationError(f"price has no unit {unit!r}; it takes {', '.join(_PRICED)}.")
+        if isinstance(amount, bool) or not isinstance(amount, (int, float)) or not 0 <= amount < float("inf"):
+            raise ConfigurationError(f"price[{unit!r}] must be a number of at least 0, got {amount!r}.")
+    return dict(price)
+
+
+def secrets_in(headers: Mapping[str, str], proxy: str | None) -> tuple[str, ...]:
+    """What of the headers and the proxy's address must not be shown."""
+    password = urlsplit(proxy).password if proxy else None
+    found = [value for name, value in headers.items() if is_secret(name)]
+    bare = [value.partition(" ")[2] for value in found]  # "Bearer <key>"
+    return tuple(value for value in (*found, *bare, password) if value)
