@@ -2,16 +2,18 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+INFINITY = .venv-infinity
 # No model hub is needed or asked: tests build their models, the demo's model comes with its package. Torch's threads
 # should sleep while they wait, not spin: with busy cores that is several times faster.
 OFFLINE = HF_HUB_OFFLINE=1 OMP_WAIT_POLICY=PASSIVE
 
-.PHONY: help setup demo test test-slow lint format clean
+.PHONY: help setup demo test test-slow infinity lint format clean
 
 help:
 	@echo "make demo       rerank the documentation of Python's standard library, offline"
 	@echo "make test       run the tests, with branch coverage"
 	@echo "make test-slow  run the long tests too"
+	@echo "make infinity   set up a real Infinity server, which the tests then use"
 	@echo "make lint       ruff and mypy --strict"
 	@echo "make format     let ruff rewrite the code"
 
@@ -20,7 +22,7 @@ setup: $(VENV)/ready
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[demo,local,pandas,cohere]" --group dev
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[demo,local,pandas,http,cohere]" --group dev
 	@touch $@
 
 demo: setup
@@ -32,6 +34,14 @@ test: setup
 test-slow: setup
 	$(OFFLINE) $(BIN)/python -m pytest -m "slow or not slow"
 
+# The server's own versions of everything, so an environment of its own; its tests are skipped without it.
+infinity: $(INFINITY)/ready
+
+$(INFINITY)/ready: tests/infinity-requirements.txt
+	$(PYTHON) -m venv $(INFINITY)
+	$(INFINITY)/bin/python -m pip install --quiet --requirement $<
+	@touch $@
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -42,4 +52,4 @@ format: setup
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .coverage .mypy_cache .pytest_cache .ruff_cache dist
+	rm -rf $(VENV) $(INFINITY) .coverage .mypy_cache .pytest_cache .ruff_cache dist

@@ -28,6 +28,7 @@ FLOORS = [
     "reranker",
     "sharing",
     "shortcut",
+    "testing",
     "adapter",
     "langchain",
     "llama_index",

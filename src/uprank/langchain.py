@@ -45,7 +45,8 @@ class _Fields(RerankFields, Serializable):
 
     @property
     def lc_secrets(self) -> dict[str, str]:
-        return {"api_key": "UPRANK_API_KEY"}  # dumped by name, never by value
+        # Dumped by name, never by value: under the one that its service has for it.
+        return {"api_key": self.reranker.scorer.key_variable or "UPRANK_API_KEY"}
 
 
 class RerankCompressor(BaseDocumentCompressor, RunnableSerializable[RerankInput, list[Document]], _Fields):

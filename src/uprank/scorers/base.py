@@ -97,12 +97,14 @@ class Scorer(ABC):
         accepts_instruction: Whether ``instruction`` may be given.
         listwise: Whether a document's score depends on the other documents of the request, so that
             requests must not be split nor scores kept for a document by itself.
+        key_variable: The environment variable that its key is customarily in, where it takes one.
     """
 
     name: str = "scorer"
     score_kind: ScoreKind | None = None
     accepts_instruction: bool = False
     listwise: bool = False
+    key_variable: str | None = None
 
     @abstractmethod
     def score(self, query: str, texts: Sequence[str], *, instruction: str | None = None) -> Scores:

@@ -22,7 +22,7 @@ from uprank.errors import (
 from uprank.scorers.http.messages import Lost, Reply, Unreadable
 from uprank.secrets import redact
 
-__all__ = ["Asked", "bad_reply", "is_retryable", "lost_error", "reply_error", "splittable"]
+__all__ = ["Asked", "bad_reply", "is_retryable", "lost_error", "reply_error", "splittable", "stated_documents"]
 
 # 202 and 425: not ready yet. 424 is left out: TEI answers it where the model itself fails. 501 never changes.
 _RETRYABLE = frozenset({202, 408, 409, 425, 429, 500, 502, 503, 504, 524})
@@ -32,6 +32,12 @@ _TOO_LARGE = re.compile(
     re.IGNORECASE,
 )
 _WHOLE_REQUEST = re.compile(r"batch|documents|passages|texts|items|payload|total|submitted|body", re.IGNORECASE)
+_STATED_DOCUMENTS = re.compile(
+    r"maximum allowed batch size (\d+)"
+    r"|(?:at most|up to|max(?:imum)?(?: of)?|limit(?: of)?|more than) (\d[\d,]*) (?:documents|passages|texts|items)"
+    r"|(?:documents|passages|texts|items) (?:cannot|must not|may not) exceed (\d[\d,]*)",
+    re.IGNORECASE,
+)
 _NO_CREDIT = re.compile(r"insufficient.{0,10}(balance|credit|fund|quota)|payment|billing", re.IGNORECASE)
 _REQUEST_IDS = ("x-request-id", "request-id", "x-amzn-requestid", "nvcf-reqid", "x-debug-trace-id", "cf-ray")
 
@@ -80,6 +86,7 @@ def reply_error(reply: Reply, asked: Asked, *, retry_after: float | None = None,
         tried: What was done about it, e.g. ``"after 3 retries"``.
     """
     said = redact(message_of(reply.data), asked.secrets)[:500] or "(it says no more)"
+    reason = redact(message_of(reply.data, places=False), asked.secrets)[:500]
     status, number = reply.status, redact(request_id(reply) or "", asked.secrets) or None
     # Any: values of several types, each checked where the error is made.
     context: dict[str, Any] = {
@@ -88,7 +95,7 @@ def reply_error(reply: Reply, asked: Asked, *, retry_after: float | None = None,
         "status": status,
         "request_id": number,
     }
-    too_large = status == 413 or (status in (400, 422, 500) and _TOO_LARGE.search(said))
+    too_large = status == 413 or (status in (400, 422, 500) and _TOO_LARGE.search(reason))
 
     def told(problem: str, advice: str = "") -> str:
         reference = f" [request id {number}]" if number else ""
@@ -109,7 +116,7 @@ def reply_error(reply: Reply, asked: Asked, *, retry_after: float | None = None,
     if too_large:
         advice = f"Sent were {asked.sent}. Shorten the query or the documents, or set max_documents."
         problem = told("the request is too large", advice)
-        return RequestTooLargeError(problem, sent=asked.sent, allowed=said, **context)
+        return RequestTooLargeError(problem, sent=asked.sent, allowed=reason or None, **context)
     if status == 404:
         advice = "Check the model's name and base_url."
         return RequestRefusedError(told("there is no such model or address", advice), **context)
@@ -126,6 +133,13 @@ def splittable(error: Exception) -> bool:
     return isinstance(error, RequestTooLargeError) and (
         error.status == 413 or _WHOLE_REQUEST.search(error.allowed or "") is not None
     )
+
+
+def stated_documents(error: RequestTooLargeError) -> int | None:
+    """How many documents the service says it takes at once; ``None`` where it does not say."""
+    found = _STATED_DOCUMENTS.search(error.allowed or "")
+    number = int(next(group for group in found.groups() if group).replace(",", "")) if found else 0
+    return number or None
 
 
 def lost_error(lost: Lost, asked: Asked, *, tried: str = "") -> ServiceError:
@@ -155,8 +169,13 @@ def bad_reply(reply: Reply, asked: Asked, problem: str) -> BadReplyError:
     )
 
 
-def message_of(data: object) -> str:
-    """What an error's body says, in whichever of the known places; its raw text where there is none."""
+def message_of(data: object, *, places: bool = True) -> str:
+    """What an error's body says, in whichever of the known places; its raw text where there is none.
+
+    Args:
+        data: The decoded body.
+        places: Whether a list of problems says where each of them is.
+    """
     if isinstance(data, Unreadable):
         text = re.sub(r"<(script|style).*?</\1>|<[^>]*>", " ", data.text, flags=re.DOTALL | re.IGNORECASE)
         return " ".join(text.split())[:500]
@@ -171,7 +190,7 @@ def message_of(data: object) -> str:
         if isinstance(found, Mapping) and isinstance(found.get("message"), str):
             return str(found["message"])
         if isinstance(found, list) and found:
-            return "; ".join(_validation(item) for item in found[:3])
+            return "; ".join(_validation(item, places=places) for item in found[:3])
     return str(dict(data))[:500] if data else ""
 
 
@@ -185,11 +204,11 @@ def request_id(reply: Reply) -> str | None:
     return next((reply.headers[name] for name in _REQUEST_IDS if reply.headers.get(name)), None)
 
 
-def _validation(item: object) -> str:
-    """One item of a list such as FastAPI's: where and what."""
+def _validation(item: object, *, places: bool) -> str:
+    """One item of a list such as FastAPI's: where and what. The input that it may repeat is left out."""
     if not isinstance(item, Mapping):
         return str(item)
-    place = item.get("loc") or item.get("field") or ""
+    place = (item.get("loc") or item.get("field") or "") if places else ""
     where = ".".join(map(str, place)) if isinstance(place, list) else str(place)
     what = item.get("msg") or item.get("message") or ""
     return f"{where}: {what}".strip(": ")

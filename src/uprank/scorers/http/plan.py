@@ -11,19 +11,31 @@ from uprank.errors import BadReplyError, CanaryError, RequestRefusedError, Reque
 from uprank.scorers.base import ScoreKind, ScoreRequest, Scores, Usage
 from uprank.scorers.http.canary import CANARY, canary_problem
 from uprank.scorers.http.dialects import Dialect, request_body
-from uprank.scorers.http.failures import Asked, bad_reply, splittable
+from uprank.scorers.http.failures import Asked, bad_reply, splittable, stated_documents
 from uprank.scorers.http.gate import Gate
 from uprank.scorers.http.messages import Call, Lost, Reply
 from uprank.scorers.http.replies import Results, read_results
 from uprank.scorers.http.retries import Clock, Meter, RetryPolicy, Step, attempts
-from uprank.scorers.http.splitting import Limits, halves, split
+from uprank.scorers.http.splitting import Limits, parts, split
 
-__all__ = ["Attempts", "Memory", "ScorePlan", "Target", "score_plan"]
+__all__ = ["Attempts", "Memory", "ScorePlan", "Target", "TooLarge", "score_plan"]
 
 _MOST_HALVINGS = 4  # a request that is too large in a sixteenth of it is too large for another reason
 
-Attempts: TypeAlias = "Generator[Step, Reply | Lost | None, Results]"
-ScorePlan: TypeAlias = "Generator[list[Attempts], Outcomes[Results], Scores]"
+
+@dataclass(frozen=True, slots=True)
+class TooLarge:
+    """A request that the service found too large, but may take in parts.
+
+    Args:
+        documents: How many it says it takes, if it does.
+    """
+
+    documents: int | None
+
+
+Attempts: TypeAlias = "Generator[Step, Reply | Lost | None, Results | TooLarge]"
+ScorePlan: TypeAlias = "Generator[list[Attempts], Outcomes[Results | TooLarge], Scores]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +56,7 @@ class Target:
         listwise: Never to be split.
         limits: Of one request.
         max_documents: The caller's own limit, which no server's raises.
+        counts_tokens: Whether the tokens that it reports are the model's.
         check: Whether to score an obvious pair first.
         price: Cost of a unit of use.
         policy: When to give up.
@@ -65,6 +78,7 @@ class Target:
     listwise: bool
     limits: Limits
     max_documents: int | None
+    counts_tokens: bool
     check: bool
     price: Mapping[str, float]
     policy: RetryPolicy
@@ -142,21 +156,18 @@ def score_plan(target: Target, memory: Memory, request: ScoreRequest) -> ScorePl
         for chunk, outcome in zip(asked, outcomes, strict=True):
             if isinstance(outcome, Exception):
                 raise outcome
-            if outcome is _TOO_LARGE:
-                chunks += [_Chunk(half, chunk.halvings + 1) for half in halves(chunk.positions)]
-            else:
+            if isinstance(outcome, Results):
                 total.add(chunk.positions, outcome)
+                continue
+            chunks += [_Chunk(part, chunk.halvings + 1) for part in parts(chunk.positions, outcome.documents)]
+            memory.limits = (memory.limits or target.limits).at_most(outcome.documents)  # for the next call
     return Scores(
         total.values, target.kind, target.native, usage=_usage(target, total, meter), warnings=tuple(total.warnings)
     )
 
 
-_TOO_LARGE = Results(())
-"""Stands for a request that the service found too large, but may take in two."""
-
-
 def _chunk_attempts(target: Target, request: ScoreRequest, chunk: _Chunk, clock: Clock, meter: Meter) -> Attempts:
-    """The attempts for one chunk; where halves of it may do, that is a result, so that the others go on."""
+    """The attempts for one chunk; where parts of it may do, that is a result, so that the others go on."""
     texts = request.texts[chunk.positions.start : chunk.positions.stop]
     try:
         return (yield from _attempts(target, request, texts, clock, meter))
@@ -164,7 +175,7 @@ def _chunk_attempts(target: Target, request: ScoreRequest, chunk: _Chunk, clock:
         whole = target.listwise or len(texts) == 1 or chunk.halvings == _MOST_HALVINGS
         if whole or not splittable(error):
             raise
-        return _TOO_LARGE
+        return TooLarge(stated_documents(error))
 
 
 def _attempts(target: Target, request: ScoreRequest, texts: Sequence[str], clock: Clock, meter: Meter) -> Attempts:
@@ -203,7 +214,7 @@ def _chunks(target: Target, limits: Limits, request: ScoreRequest) -> list[range
 
 def _learn_limits(
     target: Target, memory: Memory, clock: Clock, meter: Meter
-) -> Generator[list[Attempts], Outcomes[Results], None]:
+) -> Generator[list[Attempts], Outcomes[Results | TooLarge], None]:
     """Ask a server for its limits. One that does not tell has the usual ones."""
     call = Call(str(target.info_url))
     found: list[object] = []
@@ -229,11 +240,11 @@ def _learn_limits(
 
 def _check_canary(
     target: Target, memory: Memory, clock: Clock, meter: Meter
-) -> Generator[list[Attempts], Outcomes[Results], None]:
+) -> Generator[list[Attempts], Outcomes[Results | TooLarge], None]:
     """Score an obvious pair, once: a server started with the wrong template answers, but wrongly."""
     (outcome,) = yield [_attempts(target, CANARY, CANARY.texts, clock, meter)]
-    if isinstance(outcome, Exception):
-        raise outcome
+    if not isinstance(outcome, Results):
+        raise outcome if isinstance(outcome, Exception) else TypeError("the attempts of a pair are never split")
     problem = canary_problem(outcome.values, target.kind)
     if problem:
         raise CanaryError(f"{target.name} ({target.url}): {problem}", provider=target.provider, model=target.name)

@@ -63,6 +63,7 @@ class Provider:
         max_request_tokens: Most tokens of one request, the query counted once for each document.
         max_request_bytes: Most bytes of one request's body.
         info: The path that tells a server's own limits.
+        counts_tokens: Whether the tokens that it reports are the model's; some count characters or words.
         fields: The further request fields that a caller may give.
         instruction: ``"query"``: an instruction goes before the query. Otherwise the field it goes
             into. ``None``: it takes none.
@@ -89,6 +90,7 @@ class Provider:
     max_request_tokens: int | None = None
     max_request_bytes: int | None = None
     info: str | None = None
+    counts_tokens: bool = True
     fields: tuple[str, ...] = ()
     instruction: str | None = None
     models: tuple[ModelRow, ...] = ()
@@ -296,6 +298,7 @@ _ROWS = (
         score_kind="logit",
         native="probability",
         max_documents=2048,
+        counts_tokens=False,
     ),
     Provider(
         scheme="xinference",
@@ -317,6 +320,7 @@ _ROWS = (
         example="jina-reranker-v1-tiny-en",
         key_variables=("LOCALAI_API_KEY",),
         score_kind="rank",  # its backends differ
+        counts_tokens=False,
         fields=("backend",),
     ),
     Provider(

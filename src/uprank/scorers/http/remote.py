@@ -13,13 +13,13 @@ from uprank.scorers.base import Outcome, Scorer, ScoreRequest, Scores
 from uprank.scorers.http.endpoint import Endpoint
 from uprank.scorers.http.gate import NoPlace, Ticket
 from uprank.scorers.http.messages import Lost, Reply
-from uprank.scorers.http.plan import Memory, Target, score_plan
+from uprank.scorers.http.plan import Memory, Target, TooLarge, score_plan
 from uprank.scorers.http.replies import Results
 from uprank.scorers.http.retries import Step, Wait
 
 __all__ = ["RemoteScorer"]
 
-_Round = Sequence[Part[Step, "Reply | Lost | None", Results]]
+_Round = Sequence[Part[Step, "Reply | Lost | None", "Results | TooLarge"]]
 
 
 class RemoteScorer(Scorer):
@@ -69,10 +69,10 @@ class RemoteScorer(Scorer):
         self._memory = Memory()
         await self._endpoint.aclose()
 
-    def _round(self, parts: _Round) -> list[Results | Exception]:
+    def _round(self, parts: _Round) -> list[Results | TooLarge | Exception]:
         return run_round(parts, self._step, workers=self._target.gate.most)
 
-    async def _around(self, parts: _Round) -> list[Results | Exception]:
+    async def _around(self, parts: _Round) -> list[Results | TooLarge | Exception]:
         return await arun_round(parts, self._astep, workers=self._target.gate.most)
 
     def _step(self, step: Step, stop: threading.Event) -> Reply | Lost | None:

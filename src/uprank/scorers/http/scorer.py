@@ -137,6 +137,7 @@ class HTTPScorer(RemoteScorer):
             listwise=particular.listwise,
             limits=limits.at_most(valid_count("max_documents", max_documents)),
             max_documents=max_documents,
+            counts_tokens=row.counts_tokens,
             check=check,
             price=valid_price(price or {}),
             policy=RetryPolicy(max_retries, timeout, deadline),
@@ -146,6 +147,7 @@ class HTTPScorer(RemoteScorer):
         )
         options = ClientOptions(max_concurrency, sent, proxy, verify, transport, secure=url.startswith("https"))
         super().__init__(target, self._endpoint_for(options, row, keys))
+        self.key_variable = row.key_variables[0] if row.key_variables else None
         self._recipe: tuple[str, dict[str, object]] = (model, without_secrets({**given, **fields}))
 
     def __reduce__(self) -> tuple[object, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-__all__ = ["Limits", "estimated_tokens", "halves", "split"]
+__all__ = ["Limits", "estimated_tokens", "parts", "split"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +47,10 @@ def split(query: str, texts: Sequence[str], limits: Limits) -> list[range]:
     return list(_ranges(query, texts, limits))
 
 
-def halves(chunk: range) -> list[range]:
-    """Two ranges for one that a service found too large."""
-    middle = (chunk.start + chunk.stop + 1) // 2
-    return [range(chunk.start, middle), range(middle, chunk.stop)]
+def parts(chunk: range, most: int | None) -> list[range]:
+    """Shorter ranges for one that a service found too large: two halves, or as long as it says it takes."""
+    length = most if most is not None and most < len(chunk) else (len(chunk) + 1) // 2
+    return [chunk[start : start + length] for start in range(0, len(chunk), length)]
 
 
 def estimated_tokens(text: str) -> int:
