@@ -7,13 +7,14 @@ INFINITY = .venv-infinity
 # should sleep while they wait, not spin: with busy cores that is several times faster.
 OFFLINE = HF_HUB_OFFLINE=1 OMP_WAIT_POLICY=PASSIVE
 
-.PHONY: help setup demo test test-slow infinity lint format clean
+.PHONY: help setup demo test test-slow infinity providers lint format clean
 
 help:
 	@echo "make demo       rerank the documentation of Python's standard library, offline"
 	@echo "make test       run the tests, with branch coverage"
 	@echo "make test-slow  run the long tests too"
 	@echo "make infinity   set up a real Infinity server, which the tests then use"
+	@echo "make providers  bring the table of services in docs/providers.md up to date"
 	@echo "make lint       ruff and mypy --strict"
 	@echo "make format     let ruff rewrite the code"
 
@@ -41,6 +42,9 @@ $(INFINITY)/ready: tests/infinity-requirements.txt
 	$(PYTHON) -m venv $(INFINITY)
 	$(INFINITY)/bin/python -m pip install --quiet --requirement $<
 	@touch $@
+
+providers: setup
+	$(BIN)/python -m uprank.scorers.http.reference docs/providers.md
 
 lint: setup
 	$(BIN)/ruff check .

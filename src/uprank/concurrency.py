@@ -115,15 +115,20 @@ def run_round(
             except queue.Empty:
                 return
             part = parts[number]
+            stop = stops[part.group]
+            outcome: Result | BaseException
             try:
-                done.put((number, _outcome(part.plan, partial(_stoppable, answer, stops[part.group]))))
+                outcome = _outcome(part.plan, partial(_stoppable, answer, stop))
             except BaseException as error:  # e.g. SystemExit in a callback: raised in the caller's thread
-                done.put((number, error))
+                outcome = error
+            done.put((number, outcome))
+            if isinstance(outcome, BaseException):
+                stop.set()  # not earlier: nobody's Abandoned may be put before its cause
 
     try:
         for _ in range(min(workers, len(parts))):
             threading.Thread(target=work, name="uprank-round", daemon=True).start()
-        return _gathered(parts, done, stops)
+        return _gathered(parts, done)
     finally:
         for stop in stops.values():
             stop.set()  # also where the caller was interrupted
@@ -132,7 +137,6 @@ def run_round(
 def _gathered(
     parts: Sequence[Part[Question, Answer, Result]],
     done: queue.SimpleQueue[tuple[int, Result | BaseException]],
-    stops: dict[int, threading.Event],
 ) -> Outcomes[Result]:
     outcomes: dict[int, Result | Exception] = {}
     while len(outcomes) < len(parts):
@@ -144,7 +148,6 @@ def _gathered(
         outcomes[number] = outcome
         if isinstance(outcome, Exception):
             group = parts[number].group
-            stops[group].set()
             siblings = (other for other, part in enumerate(parts) if part.group == group)
             outcomes.update((other, outcome) for other in siblings if other not in outcomes)
     return [outcomes[number] for number in range(len(parts))]

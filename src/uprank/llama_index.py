@@ -53,7 +53,8 @@ class RerankPostprocessor(RerankFields, BaseNodePostprocessor):
 
     Each call sends a ``ReRankStartEvent`` and a ``ReRankEndEvent``, and a ``RERANKING`` event to the callback
     manager. The end is sent also for no nodes, and where the call fails or is cancelled: with an empty
-    list then. A pickle holds ``api_key``; JSON does not: give it to ``from_json`` again.
+    list then. Neither JSON nor a pickle holds ``api_key``: give it to ``from_json`` again, or set the
+    service's environment variable.
 
     Attributes:
         metadata_mode: Which metadata is scored with a node's text. ``EMBED`` is what was embedded, and

@@ -24,7 +24,7 @@ from uprank.rounds import adrive, drive
 from uprank.scorers.base import Outcome, ScoreKind, Scorer, ScoreRequest
 from uprank.scorers.callable import CallableScorer
 from uprank.scorers.registry import Model, as_scorer
-from uprank.secrets import without_secrets
+from uprank.secrets import masked, without_secrets
 from uprank.validation import Job, check_scores, make_jobs, valid_threshold, valid_top_n
 
 __all__ = ["UNSET", "ErrorPolicy", "Reranker", "Unset"]
@@ -77,6 +77,10 @@ class Reranker:
         InvalidInputError: If ``top_n`` or ``threshold`` is out of range.
     """
 
+    # Shown by __repr__ while an object is being made, as by the traceback of an option that is refused.
+    _model = "not made yet"
+    _defaults = _Selection(None, None)
+
     def __init__(
         self,
         model: Model = "embedded",
@@ -89,6 +93,7 @@ class Reranker:
         on_error: ErrorPolicy = "raise",
         **options: object,
     ) -> None:
+        options = masked(options)  # so that a traceback that prints variables shows no secret
         if score not in get_args(ScoreMode):
             raise ConfigurationError(f'score must be "native" or "probability", got {score!r}.')
         if on_error not in get_args(ErrorPolicy):

@@ -9,6 +9,7 @@ from weakref import WeakValueDictionary
 from uprank.reranker import Reranker
 from uprank.scorers import registry
 from uprank.scorers.registry import Model
+from uprank.secrets import masked
 
 __all__ = ["shared_reranker"]
 
@@ -40,6 +41,7 @@ def shared_reranker(model: Model, **options: object) -> Reranker:
     Raises:
         UprankError: As :class:`~uprank.Reranker` does.
     """
+    options = masked(options)  # so that a traceback that prints variables shows no secret
     # With the types, since 1, 1.0 and True are equal and hash alike.
     named = tuple((name, type(options[name]), options[name]) for name in sorted(options))
     key = (registry.generation(), model, named)

@@ -9,6 +9,7 @@ from uprank.documents import DocumentLike
 from uprank.ranking import RankedDocument, Ranking
 from uprank.reranker import Reranker
 from uprank.scorers.registry import Model
+from uprank.secrets import masked
 from uprank.sharing import shared_reranker
 
 __all__ = ["rerank"]
@@ -44,6 +45,7 @@ def rerank(
     Raises:
         UprankError: As :class:`Reranker` and :meth:`Reranker.rank` do.
     """
+    options = masked(options)  # so that a traceback that prints variables shows no secret
     reranker = shared_reranker(model, **options)
     if isinstance(model, str):
         if reranker in _recent:

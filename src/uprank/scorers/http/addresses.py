@@ -22,10 +22,16 @@ def join(base_url: str, path: str) -> str:
     Raises:
         ConfigurationError: If the base is no such address, or holds a password, a query or a fragment.
     """
-    parts = urlsplit(base_url.strip()) if isinstance(base_url, str) else None
+    try:
+        parts = urlsplit(base_url.strip()) if isinstance(base_url, str) else None
+        _ = None if parts is None else parts.port  # read here, since that raises too
+    except ValueError:  # half of an IPv6 address, or a port that is none
+        parts = None
     if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
+        del parts  # a traceback may print variables
         raise ConfigurationError(f"base_url must be an address like http://localhost:8000, got {_masked(base_url)}.")
     if "@" in parts.netloc:
+        del parts
         raise ConfigurationError("base_url must hold no user and password; pass them by headers= or api_key=.")
     if parts.query or parts.fragment:
         raise ConfigurationError(

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TypedDict
+from typing import Any, TypedDict
 from weakref import WeakKeyDictionary
 
 import httpx
@@ -20,6 +20,7 @@ __all__ = ["ClientOptions", "Clients", "Transport", "Verify"]
 Verify = bool | str | ssl.SSLContext
 Transport = httpx.BaseTransport | httpx.AsyncBaseTransport
 
+_CLOSED = "the client was closed before the request was sent"
 _KEPT_ALIVE = 30.0  # seconds; httpx's 5 would make a new TLS handshake for each of a person's queries
 
 
@@ -70,30 +71,32 @@ class Clients:
 
     def sync(self) -> httpx.Client:
         """The one client of all threads."""
-        if self._process != os.getpid():
-            self._reset()  # the parent's connections are not ours
+        self._own()
         with self._lock:
             if self._client is None:
-                self._client = _Client(transport=self._options.transport, **self._common())  # type: ignore[arg-type]  # one class may be both kinds
+                self._client = _Client(transport=self._options.transport, **self._common())
             return self._client
 
     async def current(self) -> httpx.AsyncClient:
         """The client of the running event loop; closed with the loop, at the latest."""
-        if self._process != os.getpid():
-            self._reset()
+        self._own()
         loop = asyncio.get_running_loop()
         with self._lock:
             found = self._async.get(loop)
             if found is None:
                 for other in [other for other in self._async if other.is_closed()]:
                     del self._async[other]
-                client = httpx.AsyncClient(transport=self._options.transport, **self._common())  # type: ignore[arg-type]  # as above
+                client = _AsyncClient(transport=self._options.transport, **self._common())
                 found = self._async[loop] = _LoopClient(client)
         await found.begin()
         return found.client
 
     def close(self) -> None:
-        """Close the clients of threads and of other loops that run; a stopped loop closes its own when it ends."""
+        """Close the clients of threads and of other loops that run; a stopped loop closes its own when it ends.
+
+        Requests on their way end as if nothing had happened: sent again, they would be paid twice.
+        """
+        self._own()
         with self._lock:
             client, self._client = self._client, None
             found = dict(self._async)
@@ -105,12 +108,18 @@ class Clients:
                 asyncio.run_coroutine_threadsafe(of_loop.end(), loop)
 
     async def aclose(self) -> None:
-        """As :meth:`close`, and wait until those of this loop are closed."""
+        """As :meth:`close`, and wait until those of this loop are closed that are idle."""
+        self._own()
         with self._lock:
             mine = self._async.pop(asyncio.get_running_loop(), None)
         if mine is not None:
             await mine.end()
         self.close()
+
+    def _own(self) -> None:
+        """After a fork, start afresh: the parent's connections are not ours, and its threads may have held the lock."""
+        if self._process != os.getpid():
+            self._reset()
 
     def _common(self) -> _Common:
         return {
@@ -153,13 +162,67 @@ class _LoopClient:
             await self.client.aclose()
 
 
-class _Client(httpx.Client):
-    """Bounds the whole of a reply by the read timeout; httpx bounds the wait for each piece of it."""
+class _AsyncClient(httpx.AsyncClient):
+    """Closes once the requests on their way have ended. A connection that is being made meanwhile would stay open."""
 
-    def send(self, request: httpx.Request, *, stream: bool = False, **options: object) -> httpx.Response:
+    def __init__(self, **options: Any) -> None:  # Any: handed on as they came
+        super().__init__(**options)
+        self._busy, self._ending = 0, False
+
+    async def aclose(self) -> None:
+        self._ending = True
+        if not self._busy:
+            await super().aclose()
+
+    async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:  # Any: as above
+        if self._ending and not self._busy:
+            raise httpx.ConnectError(_CLOSED, request=request)
+        self._busy += 1
+        try:
+            return await super().send(request, **options)
+        finally:
+            self._busy -= 1
+            if self._ending and not self._busy:
+                await super().aclose()
+
+
+class _Client(httpx.Client):
+    """Bounds the whole of a reply by the read timeout; httpx bounds the wait for each piece of it.
+
+    It closes once the requests on their way have ended: a thread whose socket is closed under it may
+    go on waiting, until its timeout, for another socket that has got the same number meanwhile.
+    """
+
+    def __init__(self, **options: Any) -> None:  # Any: handed on as they came
+        super().__init__(**options)
+        self._count = threading.Lock()
+        self._busy, self._ending = 0, False
+
+    def close(self) -> None:
+        with self._count:
+            self._ending = True
+            busy = self._busy
+        if not busy:
+            super().close()
+
+    def send(self, request: httpx.Request, *, stream: bool = False, **options: Any) -> httpx.Response:  # Any: as above
+        with self._count:
+            if self._ending and not self._busy:
+                raise httpx.ConnectError(_CLOSED, request=request)
+            self._busy += 1
+        try:
+            return self._send_whole(request, stream=stream, **options)
+        finally:
+            with self._count:
+                self._busy -= 1
+                last = self._ending and not self._busy
+            if last:
+                super().close()
+
+    def _send_whole(self, request: httpx.Request, *, stream: bool, **options: Any) -> httpx.Response:
         began = time.monotonic()
-        response = super().send(request, stream=True, **options)  # type: ignore[arg-type]  # handed on as they came
-        if stream:
+        response = super().send(request, stream=True, **options)
+        if stream or response.is_stream_consumed:  # a transport that is not the network hands over whole replies
             return response
         limit = request.extensions.get("timeout", {}).get("read")
         pieces: list[bytes] = []

@@ -15,24 +15,30 @@ require("The scheme cohere:", "cohere", "cohere", "httpx", "anyio")
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol, cast
-from weakref import WeakKeyDictionary
+from typing import Any, Protocol, TypeVar, cast
 
 import anyio.to_thread
-import cohere
 import httpx
+from cohere import AsyncClientV2, ClientV2  # by name: the SDK loads them late, for half a second
 from cohere.core.api_error import ApiError
 
 from uprank.errors import ConfigurationError
 from uprank.scorers.http.clients import ClientOptions, Clients
-from uprank.scorers.http.endpoint import Endpoint, lost
+from uprank.scorers.http.endpoint import Endpoint, lost, timeouts
 from uprank.scorers.http.messages import Call, Lost, Reply, Unreadable
 from uprank.scorers.http.providers import PROVIDERS, Provider
 from uprank.scorers.http.scorer import HTTPScorer
 from uprank.scorers.http.settings import Keys
+from uprank.secrets import masked
 
 __all__ = ["AsyncCohereClient", "CohereClient", "CohereScorer"]
+
+Connection = TypeVar("Connection", httpx.Client, httpx.AsyncClient)
+
+# What the SDK raises over a body that is JSON, but not of the shape it expects.
+_STUMBLES = (TypeError, AttributeError, ValueError, RecursionError)
 
 
 class CohereClient(Protocol):
@@ -71,6 +77,7 @@ class CohereScorer(HTTPScorer):
         async_client: AsyncCohereClient | None = None,
         **options: Any,  # Any: checked by the class above
     ) -> None:
+        options = masked(options)
         if client is not None and async_client is None and inspect.iscoroutinefunction(client.rerank):
             client, async_client = None, cast(AsyncCohereClient, client)
         self._ready = (client, async_client) if client is not None or async_client is not None else None
@@ -79,6 +86,8 @@ class CohereScorer(HTTPScorer):
             raise ConfigurationError(f"A ready Cohere client has its own {', '.join(own)}; set them there.")
         options.setdefault("provider", "cohere")
         super().__init__(model, **options)
+        if self._ready is not None:
+            self._target = replace(self._target, url="by the client given")  # only it knows its address
 
     def __reduce__(self) -> tuple[object, ...]:
         if self._ready is not None:
@@ -104,10 +113,13 @@ class _SDKEndpoint(ABC):
     async def _arerank(self, url: str, arguments: dict[str, object]) -> object: ...
 
     def send(self, call: Call, timeout: float) -> Reply | Lost:
+        client = self._client(call.url)
         try:
-            return _success(self._client(call.url).rerank(**_arguments(call, timeout)))
+            return _success(client.rerank(**_arguments(call, timeout)))
         except (ApiError, httpx.HTTPError) as error:
-            return _failure(error)
+            return _failure(error, timeout)
+        except _STUMBLES as error:
+            return _unread(error)
 
     async def asend(self, call: Call, timeout: float) -> Reply | Lost:
         try:
@@ -116,7 +128,9 @@ class _SDKEndpoint(ABC):
         except TimeoutError:
             return Lost("timeout", f"no whole reply within {timeout:g} s")
         except (ApiError, httpx.HTTPError) as error:
-            return _failure(error)
+            return _failure(error, timeout)
+        except _STUMBLES as error:
+            return _unread(error)
 
 
 class _OwnClients(_SDKEndpoint):
@@ -125,14 +139,15 @@ class _OwnClients(_SDKEndpoint):
     def __init__(self, options: ClientOptions, keys: Keys) -> None:
         self._connections = Clients(options)
         self._keys = keys
-        self._sync: WeakKeyDictionary[httpx.Client, CohereClient] = WeakKeyDictionary()
-        self._async: WeakKeyDictionary[httpx.AsyncClient, AsyncCohereClient] = WeakKeyDictionary()
+        self._sync: dict[httpx.Client, CohereClient] = {}
+        self._async: dict[httpx.AsyncClient, AsyncCohereClient] = {}
 
     def _client(self, url: str) -> CohereClient:
         connection = self._connections.sync()
         found = self._sync.get(connection)
         if found is None:
-            made = cohere.ClientV2(self._keys.value, base_url=_base(url), client_name="uprank", httpx_client=connection)
+            _forget_closed(self._sync)
+            made = ClientV2(self._key, base_url=_base(url), client_name="uprank", httpx_client=connection)
             found = self._sync[connection] = made
         return found
 
@@ -140,12 +155,15 @@ class _OwnClients(_SDKEndpoint):
         connection = await self._connections.current()
         found = self._async.get(connection)
         if found is None:
-            key, base = self._keys.value, _base(url)
-            made: AsyncCohereClient = cohere.AsyncClientV2(
-                key, base_url=base, client_name="uprank", httpx_client=connection
-            )
+            _forget_closed(self._async)
+            key, base = self._key, _base(url)
+            made: AsyncCohereClient = AsyncClientV2(key, base_url=base, client_name="uprank", httpx_client=connection)
             found = self._async[connection] = made
         return await found.rerank(**arguments)
+
+    def _key(self) -> str:
+        # For a server without keys: of an empty one, most versions of the SDK make a header that cannot be sent.
+        return self._keys.value() or "none"
 
     def close(self) -> None:
         self._connections.close()
@@ -181,6 +199,12 @@ class _ReadyClients(_SDKEndpoint):
         return await anyio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=limiter)
 
 
+def _forget_closed(clients: dict[Connection, Any]) -> None:
+    """Drop the SDK's clients of closed connections; each holds its connection, so a weak dictionary would keep both."""
+    for connection in [connection for connection in list(clients) if connection.is_closed]:
+        clients.pop(connection, None)
+
+
 def _base(url: str) -> str:
     return url.removesuffix(PROVIDERS["cohere"].path)  # which the SDK appends
 
@@ -190,7 +214,7 @@ def _arguments(call: Call, timeout: float) -> dict[str, object]:
     body = call.body or {}
     # Further fields go round the SDK's signature, which grows from version to version.
     further = {name: value for name, value in body.items() if name not in named}
-    options = {"max_retries": 0, "timeout_in_seconds": timeout, "additional_body_parameters": further}
+    options = {"max_retries": 0, "timeout_in_seconds": timeouts(timeout), "additional_body_parameters": further}
     return {**{name: body[name] for name in named if name in body}, "request_options": options}
 
 
@@ -198,19 +222,25 @@ def _success(response: object) -> Reply:
     return Reply(200, {}, _plain(response))
 
 
-def _failure(error: ApiError | httpx.HTTPError) -> Reply | Lost:
+def _failure(error: ApiError | httpx.HTTPError, timeout: float) -> Reply | Lost:
     if isinstance(error, httpx.HTTPError):
-        return lost(error)
+        return lost(error, timeout)
     headers = {name.lower(): value for name, value in (getattr(error, "headers", None) or {}).items()}
     data = Unreadable(error.body) if isinstance(error.body, str) else _plain(error.body)
     return Reply(error.status_code or 0, headers, data)
 
 
+def _unread(error: Exception) -> Reply:
+    return Reply(200, {}, Unreadable(f"the SDK made of it a {type(error).__name__}: {error}"))
+
+
 def _plain(value: object) -> object:
     """What the SDK's objects were made of. They are not validated, so their own export would stumble."""
+    if isinstance(value, (str, int, float)) or value is None:  # most of them, so first
+        return value
     if isinstance(value, Mapping):
         return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
+    if isinstance(value, Sequence):
         return [_plain(item) for item in value]
     if hasattr(value, "__pydantic_extra__"):
         return _plain({**value.__dict__, **(value.__pydantic_extra__ or {})})

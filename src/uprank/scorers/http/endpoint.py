@@ -51,11 +51,7 @@ class HTTPEndpoint:
         try:
             response = client.send(_request(client, call, timeout), auth=self._auth)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            return lost(error)
-        except RuntimeError:
-            if client.is_closed:
-                return Lost("connect", "the client was closed meanwhile")
-            raise
+            return lost(error, timeout)
         return _reply(response)
 
     async def asend(self, call: Call, timeout: float) -> Reply | Lost:
@@ -66,11 +62,7 @@ class HTTPEndpoint:
         except TimeoutError:
             return Lost("timeout", f"no whole reply within {timeout:g} s")
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            return lost(error)
-        except RuntimeError:
-            if client.is_closed:
-                return Lost("connect", "the client was closed meanwhile")
-            raise
+            return lost(error, timeout)
         return _reply(response)
 
     def close(self) -> None:
@@ -99,13 +91,13 @@ def timeouts(seconds: float) -> httpx.Timeout:
     return httpx.Timeout(seconds, connect=min(seconds, _CONNECT))
 
 
-def lost(error: httpx.HTTPError | httpx.InvalidURL) -> Lost:
+def lost(error: httpx.HTTPError | httpx.InvalidURL, timeout: float) -> Lost:
     """What an exception of httpx says, without the request that it holds."""
-    detail = f"{type(error).__name__}: {error}".rstrip(": ")  # a timeout's own text is empty
+    detail = f"{type(error).__name__}: {error}".rstrip(": ")  # some have no text
     if isinstance(error, (httpx.ConnectTimeout, httpx.PoolTimeout)):
         return Lost("connect", detail)
     if isinstance(error, httpx.TimeoutException):
-        return Lost("timeout", detail)
+        return Lost("timeout", f"no whole reply within {timeout:g} s")  # its own text is empty, or says less
     if isinstance(error, (httpx.ConnectError, httpx.ProxyError)):
         return Lost("connect", detail, permanent="certificate" in detail.lower())
     return Lost("broken", detail, permanent=isinstance(error, _NEVER))

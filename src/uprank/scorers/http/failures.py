@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from uprank.errors import (
@@ -19,7 +19,7 @@ from uprank.errors import (
     ServerError,
     ServiceError,
 )
-from uprank.scorers.http.messages import Lost, Reply, Unreadable
+from uprank.scorers.http.messages import Call, Lost, Reply, Unreadable
 from uprank.secrets import redact
 
 __all__ = ["Asked", "bad_reply", "is_retryable", "lost_error", "reply_error", "splittable", "stated_documents"]
@@ -28,9 +28,10 @@ __all__ = ["Asked", "bad_reply", "is_retryable", "lost_error", "reply_error", "s
 _RETRYABLE = frozenset({202, 408, 409, 425, 429, 500, 502, 503, 504, 524})
 _TOO_LARGE = re.compile(
     r"too (large|long|many)|exceed|max(imum)? (allowed|context|length|number|sequence|input|client)|at most \d"
-    r"|context[ _](size|length|window)|longer than|more than \d+ (documents|passages|texts|items)",
+    r"|context[ _](size|length|window)|longer than|less than \d+ tokens|more than \d+ (documents|passages|texts|items)",
     re.IGNORECASE,
 )
+_NO_SIZE = re.compile(r"(deadline|time ?out|time limit|retries|rate limit|quota)[ _-]?exceeded", re.IGNORECASE)
 _WHOLE_REQUEST = re.compile(r"batch|documents|passages|texts|items|payload|total|submitted|body", re.IGNORECASE)
 _STATED_DOCUMENTS = re.compile(
     r"maximum allowed batch size (\d+)"
@@ -38,6 +39,8 @@ _STATED_DOCUMENTS = re.compile(
     r"|(?:documents|passages|texts|items) (?:cannot|must not|may not) exceed (\d[\d,]*)",
     re.IGNORECASE,
 )
+# llama.cpp's physical batch holds one pair; characters are counted of one text.
+_ONE_TEXT = re.compile(r"physical batch|characters", re.IGNORECASE)
 _NO_CREDIT = re.compile(r"insufficient.{0,10}(balance|credit|fund|quota)|payment|billing", re.IGNORECASE)
 _REQUEST_IDS = ("x-request-id", "request-id", "x-amzn-requestid", "nvcf-reqid", "x-debug-trace-id", "cf-ray")
 
@@ -49,31 +52,29 @@ class Asked:
     Args:
         provider: The scheme.
         model: The full name.
-        url: Where it went.
-        documents: How many were sent.
-        size: The bytes of the body.
+        call: What was sent.
+        documents: How many were in it.
         advice: What to do about a wrong key.
         secrets: What must not be shown.
     """
 
     provider: str
     model: str
-    url: str
+    call: Call
     documents: int
-    size: int
     advice: str
-    secrets: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def sent(self) -> str:
-        return f"{self.documents} documents, {self.size} bytes"
+        return f"{self.documents} documents, {len(self.call.content)} bytes"
 
 
 def is_retryable(reply: Reply) -> bool:
     """Whether the same request may succeed later. An input that is too long never does, whatever the status."""
     if reply.status not in _RETRYABLE:
         return False
-    return not (reply.status == 500 and _TOO_LARGE.search(message_of(reply.data)))
+    return not (reply.status == 500 and _is_about_size(message_of(reply.data)))
 
 
 def reply_error(reply: Reply, asked: Asked, *, retry_after: float | None = None, tried: str = "") -> ServiceError:
@@ -95,11 +96,11 @@ def reply_error(reply: Reply, asked: Asked, *, retry_after: float | None = None,
         "status": status,
         "request_id": number,
     }
-    too_large = status == 413 or (status in (400, 422, 500) and _TOO_LARGE.search(reason))
+    too_large = status == 413 or (status in (400, 422, 500) and _is_about_size(reason))
 
     def told(problem: str, advice: str = "") -> str:
         reference = f" [request id {number}]" if number else ""
-        parts = f"{asked.model} ({asked.url}): HTTP {status}, {problem}{tried and ' ' + tried}: {said}{reference}"
+        parts = f"{asked.model} ({asked.call.url}): HTTP {status}, {problem}{tried and ' ' + tried}: {said}{reference}"
         return f"{parts}. {advice}" if advice else parts
 
     if status in (401, 498):
@@ -130,9 +131,10 @@ def reply_error(reply: Reply, asked: Asked, *, retry_after: float | None = None,
 
 def splittable(error: Exception) -> bool:
     """Whether fewer documents at once may do: a single text that is too long stays so."""
-    return isinstance(error, RequestTooLargeError) and (
-        error.status == 413 or _WHOLE_REQUEST.search(error.allowed or "") is not None
-    )
+    if not isinstance(error, RequestTooLargeError):
+        return False
+    allowed = error.allowed or ""
+    return error.status == 413 or (_WHOLE_REQUEST.search(allowed) is not None and not _ONE_TEXT.search(allowed))
 
 
 def stated_documents(error: RequestTooLargeError) -> int | None:
@@ -146,7 +148,7 @@ def lost_error(lost: Lost, asked: Asked, *, tried: str = "") -> ServiceError:
     """The error that a missing reply stands for."""
     detail = redact(lost.detail, asked.secrets)
     context: dict[str, Any] = {"provider": asked.provider, "model": asked.model}  # as above
-    told = f"{asked.model} ({asked.url}): "
+    told = f"{asked.model} ({asked.call.url}): "
     if lost.why in ("timeout", "queue"):
         what = "no reply in time" if lost.why == "timeout" else "no turn in time"
         advice = "Raise timeout or deadline." if lost.why == "timeout" else "Raise deadline or max_concurrency."
@@ -158,10 +160,10 @@ def lost_error(lost: Lost, asked: Asked, *, tried: str = "") -> ServiceError:
 
 def bad_reply(reply: Reply, asked: Asked, problem: str) -> BadReplyError:
     """The error for a success whose body cannot be used. It is not asked again: it has been paid for."""
-    number = request_id(reply)
+    number = redact(request_id(reply) or "", asked.secrets) or None
     reference = f" [request id {number}]" if number else ""
     return BadReplyError(
-        redact(f"{asked.model} ({asked.url}): HTTP {reply.status}, but {problem}{reference}.", asked.secrets),
+        redact(f"{asked.model} ({asked.call.url}): HTTP {reply.status}, but {problem}{reference}.", asked.secrets),
         provider=asked.provider,
         model=asked.model,
         status=reply.status,
@@ -178,11 +180,11 @@ def message_of(data: object, *, places: bool = True) -> str:
     """
     if isinstance(data, Unreadable):
         text = re.sub(r"<(script|style).*?</\1>|<[^>]*>", " ", data.text, flags=re.DOTALL | re.IGNORECASE)
-        return " ".join(text.split())[:500]
+        return " ".join(text.split())
     if isinstance(data, str):
         return data
     if not isinstance(data, Mapping):
-        return "" if data is None else str(data)[:500]
+        return "" if data is None else _text(data)
     for key in ("message", "detail", "error", "errors"):
         found = data.get(key)
         if isinstance(found, str) and found:
@@ -191,7 +193,7 @@ def message_of(data: object, *, places: bool = True) -> str:
             return str(found["message"])
         if isinstance(found, list) and found:
             return "; ".join(_validation(item, places=places) for item in found[:3])
-    return str(dict(data))[:500] if data else ""
+    return _text(data) if data else ""
 
 
 def request_id(reply: Reply) -> str | None:
@@ -207,11 +209,24 @@ def request_id(reply: Reply) -> str | None:
 def _validation(item: object, *, places: bool) -> str:
     """One item of a list such as FastAPI's: where and what. The input that it may repeat is left out."""
     if not isinstance(item, Mapping):
-        return str(item)
+        return _text(item)
     place = (item.get("loc") or item.get("field") or "") if places else ""
     where = ".".join(map(str, place)) if isinstance(place, list) else str(place)
     what = item.get("msg") or item.get("message") or ""
     return f"{where}: {what}".strip(": ")
+
+
+def _text(value: object) -> str:
+    """Any JSON value as text."""
+    try:
+        return str(value)
+    except RecursionError:  # just short of the depth at which it could not be read either
+        return f"a deeply nested {type(value).__name__}"
+
+
+def _is_about_size(said: str) -> bool:
+    """Whether an error says that the request is too large; deadlines and quotas are exceeded too."""
+    return _TOO_LARGE.search(_NO_SIZE.sub("", said)) is not None
 
 
 def _code(data: object) -> str:

@@ -15,9 +15,13 @@ from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from uprank.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
 
 __all__ = ["Gate", "NoPlace", "Ticket", "shared_gate"]
 
@@ -37,6 +41,19 @@ class Ticket:
         self.number = number
         self.ok = False
         self.throttled = False
+
+
+class _Place(Future[Ticket]):
+    """What one who waits will get; ``loop`` is where a task waits for it."""
+
+    def __init__(self, loop: AbstractEventLoop | None) -> None:
+        super().__init__()
+        self.loop = loop
+
+    @property
+    def forsaken(self) -> bool:
+        """Whether its loop was closed, and the task left as it was: it would never leave."""
+        return self.loop is not None and self.loop.is_closed()
 
 
 class Gate:
@@ -67,7 +84,7 @@ class Gate:
         self._inside = 0
         self._entered = 0
         self._cut_at = 0
-        self._waiting: deque[Future[Ticket]] = deque()
+        self._waiting: deque[_Place] = deque()
         self._lock = threading.Lock()
 
     @property
@@ -125,14 +142,14 @@ class Gate:
         """As :meth:`entered`, without blocking the event loop."""
         import asyncio
 
-        place = self._ask()
+        place = self._ask(asyncio.get_running_loop())
         if not place.done():
-            try:
-                await asyncio.wait_for(asyncio.wrap_future(place), None if timeout == float("inf") else timeout)
-            except BaseException as error:
+            try:  # not asyncio.wait_for: before Python 3.12 it swallows a cancellation as the place comes
+                await asyncio.wait([asyncio.wrap_future(place)], timeout=None if timeout == float("inf") else timeout)
+                if not place.done():
+                    raise NoPlace
+            except BaseException:
                 self._give_up(place)
-                if isinstance(error, asyncio.TimeoutError):  # likewise
-                    raise NoPlace from None
                 raise
         ticket = place.result()
         try:
@@ -140,14 +157,14 @@ class Gate:
         finally:
             self._leave(ticket)
 
-    def _ask(self) -> Future[Ticket]:
-        place: Future[Ticket] = Future()
+    def _ask(self, loop: AbstractEventLoop | None = None) -> _Place:
+        place = _Place(loop)
         with self._lock:
             self._waiting.append(place)
             self._admit()
         return place
 
-    def _give_up(self, place: Future[Ticket]) -> None:
+    def _give_up(self, place: _Place) -> None:
         if not place.cancel():  # the place came in the meantime: it is for the next
             self._leave(place.result())
 
@@ -164,7 +181,7 @@ class Gate:
     def _admit(self) -> None:
         while self._waiting and self._inside < int(self._limit):
             place = self._waiting.popleft()
-            if place.set_running_or_notify_cancel():
+            if not place.forsaken and place.set_running_or_notify_cancel():
                 self._entered += 1
                 self._inside += 1
                 place.set_result(Ticket(self._entered))

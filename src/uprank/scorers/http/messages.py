@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 __all__ = ["Call", "Lost", "Reply", "Unreadable", "decode"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Call:
     """One HTTP request. The key is no part of it: the client adds it on the way out.
 
@@ -21,12 +22,13 @@ class Call:
 
     url: str
     body: Mapping[str, object] | None = None
-    content: bytes = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        # Encoded once, however often it is sent.
-        text = json.dumps(self.body, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-        object.__setattr__(self, "content", b"" if self.body is None else text.encode())
+    @cached_property
+    def content(self) -> bytes:
+        """The body as it is sent: encoded once, however often that is."""
+        if self.body is None:
+            return b""
+        return json.dumps(self.body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,9 @@ from uprank.scorers.http.messages import Call, Lost, Reply
 from uprank.scorers.http.replies import Results, read_results
 from uprank.scorers.http.retries import Clock, Meter, RetryPolicy, Step, attempts
 from uprank.scorers.http.splitting import Limits, parts, split
+from uprank.secrets import redact
 
-__all__ = ["Attempts", "Memory", "ScorePlan", "Target", "TooLarge", "score_plan"]
+__all__ = ["Attempts", "Memory", "ScorePlan", "Target", "TooLarge", "prepare", "score_plan"]
 
 _MOST_HALVINGS = 4  # a request that is too large in a sixteenth of it is too large for another reason
 
@@ -87,8 +88,7 @@ class Target:
     secrets: Callable[[], tuple[str, ...]]
 
     def asked(self, call: Call, documents: int) -> Asked:
-        secrets = self.secrets()
-        return Asked(self.provider, self.name, self.url, documents, len(call.content), self.advice, secrets)
+        return Asked(self.provider, self.name, call, documents, self.advice, self.secrets())
 
 
 @dataclass(slots=True)
@@ -130,8 +130,32 @@ class _Total:
         self.warnings.update(dict.fromkeys(results.warnings))
 
 
-def score_plan(target: Target, memory: Memory, request: ScoreRequest) -> ScorePlan:
+def prepare(
+    target: Target, memory: Memory, clock: Clock, meter: Meter
+) -> Generator[list[Attempts], Outcomes[Results | TooLarge], None]:
+    """Find out, once, what has to be known of a server before it is asked for scores.
+
+    Yields:
+        Rounds of requests; none where nothing is to be found out any more.
+
+    Raises:
+        ServiceError: If the server cannot be asked, or scores an obvious pair wrongly.
+    """
+    if target.info_url is not None and memory.limits is None:
+        yield from _learn_limits(target, memory, clock, meter)
+    if target.check and not memory.checked:
+        yield from _check_canary(target, memory, clock, meter)
+
+
+def score_plan(target: Target, memory: Memory, request: ScoreRequest, clock: Clock, meter: Meter) -> ScorePlan:
     """Score one request.
+
+    Args:
+        target: Who is asked, and how.
+        memory: What is known of the server.
+        request: The query and its texts.
+        clock: The time that this request has.
+        meter: Counts what is sent for it.
 
     Yields:
         Rounds of requests that may be sent at once.
@@ -142,13 +166,7 @@ def score_plan(target: Target, memory: Memory, request: ScoreRequest) -> ScorePl
     Raises:
         ServiceError: If any of its requests failed: there is no partial answer.
     """
-    clock, meter = Clock(target.policy.deadline), Meter()
-    if target.info_url is not None and memory.limits is None:
-        yield from _learn_limits(target, memory, clock, meter)
-    limits = memory.limits or target.limits
-    if target.check and not memory.checked:
-        yield from _check_canary(target, memory, clock, meter)
-    chunks = [_Chunk(positions) for positions in _chunks(target, limits, request)]
+    chunks = [_Chunk(positions) for positions in _chunks(target, memory.limits or target.limits, request)]
     total = _Total([0.0] * len(request.texts))
     while chunks:
         outcomes = yield [_chunk_attempts(target, request, chunk, clock, meter) for chunk in chunks]
@@ -189,9 +207,11 @@ def _attempts(target: Target, request: ScoreRequest, texts: Sequence[str], clock
 
     def accept(reply: Reply) -> Results:
         try:
-            return read_results(reply.data, len(texts), target.kind)
+            results = read_results(reply.data, len(texts), target.kind)
         except ValueError as error:
             problem = str(error)
+        else:
+            return replace(results, warnings=tuple(redact(warning, asked.secrets) for warning in results.warnings))
         raise bad_reply(reply, asked, problem)
 
     return attempts(call, asked, accept, policy=target.policy, clock=clock, meter=meter, gate=target.gate)
@@ -252,7 +272,8 @@ def _check_canary(
 
 
 def _usage(target: Target, total: _Total, meter: Meter) -> Usage:
-    usage = Usage(tokens=total.tokens, search_units=total.search_units, requests=meter.requests, retries=meter.retries)
+    tokens = total.tokens if target.counts_tokens else None
+    usage = Usage(tokens=tokens, search_units=total.search_units, requests=meter.requests, retries=meter.retries)
     amounts = {name: getattr(usage, name) for name in target.price}
     if not amounts or None in amounts.values():
         return usage

@@ -232,7 +232,6 @@ _ROWS = (
         key_variables=("OPENROUTER_API_KEY",),
         key_required=True,
         score_kind="rank",
-        fields=("provider",),
         models=(
             ModelRow("cohere/*", score_kind="probability", max_documents=1000),
             ModelRow("voyageai/*", score_kind="probability", max_documents=1000, max_request_tokens=600_000),

@@ -5,21 +5,24 @@ from __future__ import annotations
 import asyncio
 import threading
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from typing import TypeAlias
 
 from uprank.concurrency import Abandoned, Part, arun_round, run_round, together
+from uprank.errors import ServiceError
 from uprank.rounds import adrive, drive
 from uprank.scorers.base import Outcome, Scorer, ScoreRequest, Scores
 from uprank.scorers.http.endpoint import Endpoint
 from uprank.scorers.http.gate import NoPlace, Ticket
 from uprank.scorers.http.messages import Lost, Reply
-from uprank.scorers.http.plan import Memory, Target, TooLarge, score_plan
+from uprank.scorers.http.plan import Memory, Target, TooLarge, prepare, score_plan
 from uprank.scorers.http.replies import Results
-from uprank.scorers.http.retries import Step, Wait
+from uprank.scorers.http.retries import Clock, Meter, Step, Wait
 
 __all__ = ["RemoteScorer"]
 
-_Round = Sequence[Part[Step, "Reply | Lost | None", "Results | TooLarge"]]
+_Round: TypeAlias = "list[Part[Step, Reply | Lost | None, Results | TooLarge]]"
+_Answer: TypeAlias = "Results | TooLarge | Exception"
 
 
 class RemoteScorer(Scorer):
@@ -51,13 +54,26 @@ class RemoteScorer(Scorer):
 
     def score_many(self, requests: Sequence[ScoreRequest]) -> list[Outcome]:
         """As :meth:`Scorer.score_many`, with as many requests in flight as ``max_concurrency`` allows."""
-        plan = together([score_plan(self._target, self._memory, request) for request in requests])
-        return list(drive(plan, self._round))
+        return drive(self._plan(requests), self._round)
 
     async def ascore_many(self, requests: Sequence[ScoreRequest]) -> list[Outcome]:
         """As :meth:`score_many`. Cancelling the task cancels the requests in flight."""
-        plan = together([score_plan(self._target, self._memory, request) for request in requests])
-        return list(await adrive(plan, self._around))
+        return await adrive(self._plan(requests), self._around)
+
+    def _plan(self, requests: Sequence[ScoreRequest]) -> Generator[_Round, list[_Answer], list[Outcome]]:
+        """The body of both: what must be known of the server first, then all requests at once."""
+        if not requests:
+            return []
+        target, memory = self._target, self._memory
+        clocks = [Clock(target.policy.deadline) for _ in requests]
+        meters = [Meter() for _ in requests]
+        # What is asked first counts for the first request.
+        (problem,) = yield from together([prepare(target, memory, clocks[0], meters[0])])
+        if isinstance(problem, Exception):
+            return [_bare(problem)] * len(requests)
+        each = zip(requests, clocks, meters, strict=True)
+        outcomes = yield from together([score_plan(target, memory, *one) for one in each])
+        return [_bare(outcome) for outcome in outcomes]
 
     def close(self) -> None:
         """Close the connections. The next call opens new ones, and asks the server anew for its limits."""
@@ -69,10 +85,10 @@ class RemoteScorer(Scorer):
         self._memory = Memory()
         await self._endpoint.aclose()
 
-    def _round(self, parts: _Round) -> list[Results | TooLarge | Exception]:
+    def _round(self, parts: _Round) -> list[_Answer]:
         return run_round(parts, self._step, workers=self._target.gate.most)
 
-    async def _around(self, parts: _Round) -> list[Results | TooLarge | Exception]:
+    async def _around(self, parts: _Round) -> list[_Answer]:
         return await arun_round(parts, self._astep, workers=self._target.gate.most)
 
     def _step(self, step: Step, stop: threading.Event) -> Reply | Lost | None:
@@ -97,9 +113,16 @@ class RemoteScorer(Scorer):
                 return _noted(ticket, await self._endpoint.asend(step.call, step.time()))
         except NoPlace:
             return _NO_PLACE
+        except asyncio.CancelledError as cancelled:
+            raise cancelled.with_traceback(None)  # noqa: B904 - the same, without the frames that hold the headers
 
 
 _NO_PLACE = Lost("queue", "all places were taken")
+
+
+def _bare(outcome: Outcome) -> Outcome:
+    """Drop the traceback of a service's error: it says nothing, and holds the request and what the reply repeats."""
+    return outcome.with_traceback(None) if isinstance(outcome, ServiceError) else outcome
 
 
 def _noted(ticket: Ticket, outcome: Reply | Lost) -> Reply | Lost:

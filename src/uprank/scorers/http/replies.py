@@ -7,9 +7,10 @@ non-numeric index, and a score that is no finite number.
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from uprank.scorers.base import ScoreKind
 from uprank.scorers.http.messages import Unreadable
@@ -68,7 +69,7 @@ def _items(data: object) -> Sequence[object]:
     if isinstance(data, Mapping):
         found = next((data[key] for key in _LISTS if key in data), None)
         if found is None:
-            raise ValueError(f"there is no list of results; the keys are {', '.join(map(repr, list(data)[:8]))}")
+            raise ValueError(f"there is no list of results; the keys are {', '.join(map(_shown, list(data)[:8]))}")
         data = found
     if not isinstance(data, list):
         raise ValueError(f"the results are no list but {type(data).__name__}")
@@ -76,22 +77,23 @@ def _items(data: object) -> Sequence[object]:
 
 
 def _index(item: object, count: int) -> int:
-    if not isinstance(item, Mapping):
+    if not isinstance(item, dict):  # not Mapping, which takes ten times as long to check
         raise ValueError(f"a result is no object but {type(item).__name__}")
     index = item.get("index")
     if "index" not in item and isinstance(item.get("item_id"), str) and item["item_id"].isdecimal():
         index = int(item["item_id"])  # the id that was sent with the document
     if not isinstance(index, int) or isinstance(index, bool):
-        raise ValueError(f"a result has the index {index!r}, which is no integer")
+        raise ValueError(f"a result has the index {_shown(index)}, which is no integer")
     if not 0 <= index < count:
-        raise ValueError(f"a result has the index {index}, but {count} documents were sent")
+        raise ValueError(f"a result has the index {_shown(index)}, but {count} documents were sent")
     return index
 
 
 def _score(item: object, index: int, kind: ScoreKind) -> float:
-    score = next((item[key] for key in _SCORES if key in item), None) if isinstance(item, Mapping) else None
-    if not isinstance(score, (int, float)) or isinstance(score, bool) or not math.isfinite(score):
-        raise ValueError(f"document {index} has the score {score!r}, which is no finite number")
+    fields = item if isinstance(item, dict) else {}
+    score = fields.get(next(filter(fields.__contains__, _SCORES), ""))
+    if not _finite(score):
+        raise ValueError(f"document {index} has the score {_shown(score)}, which is no finite number")
     if kind == "probability" and not -_ROUNDING <= score <= 1 + _ROUNDING:
         raise ValueError(
             f"document {index} has the score {score}, which is no probability; if this model gives other scores, "
@@ -118,7 +120,7 @@ def _usage(data: object) -> tuple[int | None, float | None]:
 def _warnings(data: object) -> tuple[str, ...]:
     """Warnings may say, e.g., that a document was cut."""
     found = _mapping(data, "meta").get("warnings") or (data.get("warnings") if isinstance(data, Mapping) else None)
-    return tuple(str(warning) for warning in found) if isinstance(found, list) else ()
+    return tuple(item for item in found if isinstance(item, str)) if isinstance(found, list) else ()
 
 
 def _mapping(data: object, key: str) -> Mapping[str, object]:
@@ -129,6 +131,18 @@ def _mapping(data: object, key: str) -> Mapping[str, object]:
 def _number(data: Mapping[str, object], *keys: str) -> float | None:
     for key in keys:
         value = data.get(key)
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= 0:
+        if _finite(value) and value >= 0:
             return value
     return None
+
+
+def _finite(value: object) -> TypeGuard[int | float]:
+    """Whether it is a number that a float can hold; JSON's integers may have hundreds of digits."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    return abs(value) <= sys.float_info.max  # false for NaN too
+
+
+def _shown(value: object) -> str:
+    """A value for a message: cut, and of what is nested only its type."""
+    return type(value).__name__ if isinstance(value, (list, dict)) else repr(value)[:60]

@@ -200,7 +200,7 @@ def wait_hint(headers: Mapping[str, str]) -> float | None:
             return seconds
     try:
         moment = parsedate_to_datetime(headers.get("retry-after", ""))
-    except ValueError:
+    except (ValueError, OverflowError):  # no date, or one with a number out of all bounds
         return None
     if moment.tzinfo is None:  # "-0000" in the header
         moment = moment.replace(tzinfo=timezone.utc)

@@ -27,13 +27,16 @@ from uprank.scorers.http.settings import (
     find_dialect,
     find_provider,
     secrets_in,
+    valid_body,
     valid_count,
     valid_fields,
     valid_headers,
     valid_price,
+    valid_proxy,
+    valid_verify,
 )
 from uprank.scorers.http.splitting import Limits
-from uprank.secrets import KeyLike, without_secrets
+from uprank.secrets import KeyLike, masked, without_secrets
 
 __all__ = ["HTTPScorer"]
 
@@ -102,7 +105,9 @@ class HTTPScorer(RemoteScorer):
         extra_body: Mapping[str, object] | None = None,
         **fields: object,
     ) -> None:
-        given = {name: value for name, value in locals().items() if name in _OPTIONS or name == "provider"}
+        # Masked, so that a traceback that prints this function's variables shows no secret.
+        given = masked({name: value for name, value in locals().items() if name in _OPTIONS or name == "provider"})
+        api_key, base_url, headers, proxy = (given[name] for name in ("api_key", "base_url", "headers", "proxy"))
         row = find_provider(provider)
         particular = row.row(model)
         name = f"{row.scheme}:{model}" if model else row.scheme
@@ -112,6 +117,8 @@ class HTTPScorer(RemoteScorer):
         if row.key_required and base_url is None and not self._brings_key():
             keys.check()
         shape = find_dialect(row, dialect)
+        valid_body(name, shape, fields, extra_body or {})
+        valid_verify(verify)
         always = {**shape.always, **particular.sends, **fields, **(extra_body or {})}
         if score_kind is not None and score_kind not in get_args(ScoreKind):
             raise ConfigurationError(f"score_kind must be one of {', '.join(get_args(ScoreKind))}; got {score_kind!r}.")
@@ -122,7 +129,7 @@ class HTTPScorer(RemoteScorer):
             particular.max_request_tokens or row.max_request_tokens,
             row.max_request_bytes,
         )
-        sent = {**row.headers, **valid_headers(headers or {})}
+        sent, proxy = {**row.headers, **valid_headers(headers or {})}, valid_proxy(proxy)
         target = Target(
             provider=row.scheme,
             name=name,

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
+import re
 from collections.abc import Iterable, Mapping
-from urllib.parse import urlsplit
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from uprank.errors import ConfigurationError
 from uprank.scorers.http.addresses import join, with_model
 from uprank.scorers.http.dialects import DIALECTS, Dialect
 from uprank.scorers.http.providers import PROVIDERS, Provider
-from uprank.secrets import KeyLike, Secret, as_secret, is_secret
+from uprank.secrets import KeyLike, Masked, Secret, as_secret, is_secret
 
 __all__ = [
     "Keys",
@@ -19,12 +22,17 @@ __all__ = [
     "find_dialect",
     "find_provider",
     "secrets_in",
+    "valid_body",
     "valid_count",
     "valid_fields",
     "valid_headers",
     "valid_price",
+    "valid_proxy",
+    "valid_verify",
 ]
 
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.1
+_PROXIES = ("http", "https", "socks5", "socks5h")
 _PRICED = ("tokens", "search_units", "requests")
 
 
@@ -49,10 +57,10 @@ class Keys:
         found = (as_secret(os.environ.get(variable), variable) for variable in self._variables)
         return next((key for key in found if key is not None), None)
 
-    def value(self) -> str:
+    def value(self) -> Masked:
         """The same in clear; empty where there is none."""
         key = self.current()
-        return "" if key is None else key.get_secret_value()
+        return Masked("" if key is None else key.get_secret_value())
 
     @property
     def advice(self) -> str:
@@ -74,8 +82,9 @@ def find_provider(provider: str | Provider) -> Provider:
     """The row of a scheme, or a row of the caller's own."""
     if isinstance(provider, Provider):
         return provider
-    if provider not in PROVIDERS:
-        raise ConfigurationError(f"No provider {provider!r}; known: {', '.join(PROVIDERS)}.")
+    if not isinstance(provider, str) or provider not in PROVIDERS:
+        advice = "A request field of that name goes into extra_body={...}."
+        raise ConfigurationError(f"No provider {provider!r}; known: {', '.join(PROVIDERS)}. {advice}")
     return PROVIDERS[provider]
 
 
@@ -121,14 +130,50 @@ def valid_fields(name: str, row: Provider, fields: Mapping[str, object], options
             )
 
 
+def valid_body(name: str, dialect: Dialect, fields: Mapping[str, object], extra: Mapping[str, object]) -> None:
+    """Refuse further fields that would undo what the request is for, or that are no JSON."""
+    ours = {dialect.query, dialect.documents, "model", "top_n", "top_k", "raw_scores"}
+    for field in extra:
+        if field in ours:
+            raise ConfigurationError(
+                f"{name}: extra_body must not hold {field!r}, which is not for the caller to send."
+            )
+    try:
+        json.dumps({**fields, **extra}, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"{name}: a request field cannot be sent as JSON: {error}.") from None
+
+
+def valid_verify(verify: object) -> None:
+    """Refuse a file of certificates that is not there, rather than fail at the first call."""
+    if isinstance(verify, str) and not Path(verify).is_file():
+        raise ConfigurationError(f"verify={verify!r} is no file of certificates.")
+
+
 def valid_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Refuse headers that cannot be sent; their values are not shown."""
+    """Refuse headers that cannot be sent; their values are not shown. Space around them is dropped."""
     for name, value in headers.items():
         if not isinstance(name, str) or not isinstance(value, str):
             raise ConfigurationError(f"headers must map strings to strings; look at {name!r}.")
-        if not name.isascii() or not all(" " <= character <= "~" or character == "\t" for character in value):
+        if not _HEADER.fullmatch(name) or not all(
+            " " <= character <= "~" or character == "\t" for character in value.strip()
+        ):
             raise ConfigurationError(f"The header {name!r} holds characters that cannot be sent.")
-    return dict(headers)
+    return {name: Masked(value.strip()) for name, value in headers.items()}
+
+
+def valid_proxy(proxy: str | None) -> str | None:
+    """Refuse what is no proxy's address; it is not shown, as it may hold a password."""
+    try:
+        parts = None if proxy is None else urlsplit(proxy)
+        unusable = parts is not None and (parts.scheme not in _PROXIES or not parts.hostname or parts.port == 0)
+    except (AttributeError, TypeError, ValueError):
+        unusable = True
+    parts = None
+    if unusable:
+        schemes = "://, ".join(_PROXIES)
+        raise ConfigurationError(f"proxy must be an address with host and port that begins with one of {schemes}://.")
+    return proxy
 
 
 def valid_count(name: str, value: int | None) -> int | None:
@@ -148,7 +193,7 @@ def valid_price(price: Mapping[str, float]) -> dict[str, float]:
 
 def secrets_in(headers: Mapping[str, str], proxy: str | None) -> tuple[str, ...]:
     """What of the headers and the proxy's address must not be shown."""
-    password = urlsplit(proxy).password if proxy else None
+    password = (urlsplit(proxy).password if proxy else None) or ""
     found = [value for name, value in headers.items() if is_secret(name)]
-    bare = [value.partition(" ")[2] for value in found]  # "Bearer <key>"
-    return tuple(value for value in (*found, *bare, password) if value)
+    bare = [re.sub("^[A-Za-z]+ +", "", value) for value in found]  # "Bearer <key>"
+    return tuple(value for value in (*bare, password, unquote(password)) if value)

@@ -44,6 +44,12 @@ def split(query: str, texts: Sequence[str], limits: Limits) -> list[range]:
         texts: At least one.
         limits: Of one request.
     """
+    if limits.tokens is None and limits.bytes is None:  # nothing to measure
+        return (
+            parts(range(len(texts)), limits.documents)
+            if _exceeds(len(texts), limits.documents)
+            else [range(len(texts))]
+        )
     return list(_ranges(query, texts, limits))
 
 

@@ -1,0 +1,394 @@
+"""Everything that can go wrong with a request, for every service, at every place of a call, by both drivers."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import httpx
+import pytest
+
+from http_cases import PROVIDER_CASES, QUERY, TEXTS, Case, Servers, case_of, check_ranking
+from rerank_servers import (
+    EDITS,
+    Fault,
+    Request,
+    RerankServer,
+    edit,
+    empty,
+    html,
+    refused_port,
+    reset,
+    silent,
+    slow,
+    status,
+    truncated,
+)
+from rerank_servers import closed as closed_at_once
+from uprank import Ranking
+from uprank.errors import (
+    AuthenticationError,
+    BadReplyError,
+    BillingError,
+    ConnectionFailedError,
+    DeadlineExceededError,
+    RateLimitError,
+    RequestRefusedError,
+    RequestTooLargeError,
+    ServerError,
+    ServiceError,
+)
+from uprank.scorers.http import retries
+from uprank.scorers.http.providers import PROVIDERS
+
+MARKS = (1, 5, 9)  # the second document of each of three chunks of four
+TIMEOUT = 0.2  # seconds
+REPRESENTATIVE = [case_of(name) for name in ("cohere", "jina", "tei")]
+"""The SDK, the usual kind of service, and a self-hosted one that answers with a bare list."""
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """One thing that goes wrong, and what must come of it.
+
+    Attributes:
+        fault: What the server does; ``None``: nobody listens.
+        error: The error.
+        code: The status it names.
+        sends: How often the request is sent where one retry is allowed; 1: it would be no use, or cost again.
+        own_id: Whether the service signs this reply with a request id, if it signs any.
+        wait: The wait that the reply asks for.
+    """
+
+    name: str
+    fault: Fault | None
+    error: type[ServiceError]
+    code: int | None = None
+    sends: int = 1
+    own_id: bool = True
+    wait: float | None = None
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def _status(code: int, error: type[ServiceError], sends: int = 1) -> Trouble:
+    # 524 comes from a gateway before the service.
+    return Trouble(f"status-{code}", status(code), error, code, sends, own_id=code != 524)
+
+
+TROUBLES = [
+    _status(400, RequestRefusedError),
+    _status(401, AuthenticationError),
+    _status(402, BillingError),
+    _status(403, AuthenticationError),
+    _status(404, RequestRefusedError),
+    _status(408, ServerError, 2),
+    _status(413, RequestTooLargeError, 3),  # the chunk, its half, and the document alone
+    _status(422, RequestRefusedError),
+    _status(424, ServerError),
+    _status(429, RateLimitError, 2),
+    _status(498, AuthenticationError),
+    _status(499, RequestRefusedError),
+    _status(500, ServerError, 2),
+    _status(501, ServerError),
+    _status(502, ServerError, 2),
+    _status(503, ServerError, 2),
+    _status(504, ServerError, 2),
+    _status(524, ServerError, 2),
+    # The wait is longer than the deadline: it is not begun.
+    Trouble("status-429-wait", status(429, retry_after=70), RateLimitError, 429, wait=70.0),
+    Trouble("refused", None, ConnectionFailedError, sends=2),
+    Trouble("closed", closed_at_once(), ConnectionFailedError, sends=2),
+    Trouble("reset", reset(), ConnectionFailedError, sends=2),
+    Trouble("slow", slow(), DeadlineExceededError, sends=2),
+    Trouble("silent", silent(2 * TIMEOUT), DeadlineExceededError, sends=2),
+    Trouble("html-200", html(200), BadReplyError, 200, own_id=False),
+    Trouble("html-502", html(502), ServerError, 502, 2, own_id=False),
+    Trouble("empty", empty(), BadReplyError, 200, own_id=False),
+    Trouble("truncated", truncated(), BadReplyError, 200, own_id=False),
+    *(Trouble(name, edit(name), BadReplyError, 200) for name in EDITS),
+]
+TIMEOUTS = ("slow", "silent")
+HEALING = [trouble for trouble in TROUBLES if trouble.sends == 2]
+
+# One place for each fault and service, all of them for three services; every place comes up for each fault.
+EVERYWHERE = [
+    pytest.param(case, trouble, place, id=f"{case}-{trouble}-{place}")
+    for number, case in enumerate(PROVIDER_CASES)
+    for other, trouble in enumerate(TROUBLES)
+    if (str(case), trouble.name) != ("cohere", "index-string")  # below: its SDK reads the number
+    for place in (range(3) if case in REPRESENTATIVE else [(number + other) % 3])
+]
+
+
+class Misdirected(httpx.BaseTransport, httpx.AsyncBaseTransport):
+    """The network, but requests with a marked document go where nobody listens."""
+
+    def __init__(self, mark: str, times: int | None) -> None:
+        self.mark, self.left, self.sent = mark.encode(), times, 0
+        self.port = refused_port()
+        # No certificates: to read them takes longer than the call.
+        self.network, self.async_network = httpx.HTTPTransport(verify=False), httpx.AsyncHTTPTransport(verify=False)
+
+    def _directed(self, request: httpx.Request) -> httpx.Request:
+        if self.mark in request.content and self.left != 0:
+            self.left = None if self.left is None else self.left - 1
+            self.sent += 1
+            request.url = request.url.copy_with(port=self.port)
+        return request
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        return self.network.handle_request(self._directed(request))
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        return await self.async_network.handle_async_request(self._directed(request))
+
+    def close(self) -> None:
+        self.network.close()
+
+    async def aclose(self) -> None:
+        await self.async_network.aclose()
+
+
+@dataclass
+class Outcome:
+    """What came of one call.
+
+    Attributes:
+        marked: The requests that held the marked document and reached the server.
+        sends: How often they were sent, also to where nobody listens.
+    """
+
+    result: Ranking | ServiceError
+    marked: list[Request]
+    sends: int
+
+    @property
+    def error(self) -> ServiceError:
+        assert isinstance(self.result, ServiceError), self.result
+        return self.result
+
+    @property
+    def ranking(self) -> Ranking:
+        assert isinstance(self.result, Ranking), self.result
+        return self.result
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[Servers]:
+    with Servers() as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retries, "_FIRST_WAIT", 0.01)
+    monkeypatch.setattr(retries, "_FIRST_WAIT_RATE_LIMITED", 0.01)
+
+
+async def outcome_of(
+    case: Case,
+    server: RerankServer,
+    trouble: Trouble,
+    place: int,
+    driver: str,
+    *,
+    times: int | None = None,
+    **more: object,
+) -> Outcome:
+    """Rank three chunks of which one meets trouble, always or so many times."""
+    mark = TEXTS[MARKS[place]]
+    options: dict[str, object] = {"max_documents": 4, "max_retries": 1, "deadline": 60.0, **more}
+    options.setdefault("timeout", TIMEOUT if trouble.name in TIMEOUTS else 10.0)
+    transport = None
+    server.heal()
+    if trouble.fault is None:
+        options["transport"] = transport = Misdirected(mark, times)
+    else:
+        server.fail_when(lambda request: mark in request.texts, trouble.fault, times=times)
+    already = len(server.posts)
+    result: Ranking | ServiceError
+    reranker = case.reranker(server, **options)
+    try:
+        result = reranker.rank(QUERY, TEXTS) if driver == "rank" else await reranker.arank(QUERY, TEXTS)
+    except ServiceError as error:
+        result = error
+    finally:
+        await reranker.aclose()
+        for thread in threading.enumerate():  # requests that were given up may still be on their way
+            if thread.name == "uprank-round":
+                thread.join(5.0)
+    marked = [request for request in server.posts[already:] if mark in request.texts]
+    return Outcome(result, marked, len(marked) + (transport.sent if transport is not None else 0))
+
+
+def expected_error(case: Case, trouble: Trouble) -> type[ServiceError]:
+    if case.service == "jina" and trouble.code == 403:
+        return BillingError  # its own code for an empty account
+    return trouble.error
+
+
+def has_id(case: Case, trouble: Trouble) -> bool | None:
+    """Whether the failed reply carries a request id; ``None`` where it may."""
+    if trouble.code is None or not trouble.own_id:
+        return None if trouble.name == "truncated" else False
+    if case.service == "jina" and trouble.code == 422:
+        return None  # within a sentence
+    return case.error_ids if trouble.code != 200 else case.reply_ids
+
+
+def without_ids(message: str) -> str:
+    return re.sub(r"0{8}-0000-4000-8000-\d{12}", "<id>", message)
+
+
+def without_details(message: str) -> str:
+    """Less what the operating system and the client's two networks call the same failure."""
+    return re.sub(r"\w+Error\b.*", "<detail>", message)
+
+
+def check_error(case: Case, trouble: Trouble, outcome: Outcome) -> None:
+    error, message = outcome.error, str(outcome.error)
+    assert type(error) is expected_error(case, trouble)
+    assert (error.provider, error.model, error.status) == (case.scheme, case.name, trouble.code)
+    assert case.name in message
+    if trouble.code is not None:
+        assert f"HTTP {trouble.code}" in message
+    wanted = has_id(case, trouble)
+    if wanted:
+        assert error.request_id is not None
+    if error.request_id is not None:
+        assert wanted is not False
+        assert error.request_id.endswith(outcome.marked[-1].id)  # that of the last attempt
+        assert error.request_id in message
+    if isinstance(error, RateLimitError):
+        assert error.retry_after == trouble.wait
+    if isinstance(error, RequestTooLargeError):
+        assert (error.sent or "").startswith("1 documents, ")
+        assert error.allowed
+    assert ("after 1 retry" in message) == (trouble.sends == 2)
+    # On a busy machine an attempt may time out before the server has read it.
+    assert outcome.sends == trouble.sends or (trouble.name in TIMEOUTS and outcome.sends < trouble.sends)
+
+
+def test_every_provider_is_here_and_every_place_comes_up() -> None:
+    assert {case.scheme for case in PROVIDER_CASES} == set(PROVIDERS)
+    assert len(PROVIDER_CASES) == len(PROVIDERS)
+    for trouble in TROUBLES:
+        assert {param.values[2] for param in EVERYWHERE if param.values[1] is trouble} == {0, 1, 2}
+
+
+@pytest.mark.parametrize(("case", "trouble", "place"), EVERYWHERE)
+async def test_a_fault_is_the_same_error_from_both_drivers(
+    case: Case, trouble: Trouble, place: int, servers: Servers
+) -> None:
+    server, allowed = servers.of(case), 1
+    if trouble.name in TIMEOUTS and case not in REPRESENTATIVE:
+        trouble, allowed = replace(trouble, sends=1), 0  # that it is sent once more takes long to see
+    drivers = ("rank", "arank")
+    outcomes = [await outcome_of(case, server, trouble, place, driver, max_retries=allowed) for driver in drivers]
+    for outcome in outcomes:
+        check_error(case, trouble, outcome)
+    one, other = (without_ids(str(outcome.error)) for outcome in outcomes)
+    if trouble.error is ConnectionFailedError:
+        one, other = without_details(one), without_details(other)
+    assert one == other
+
+
+# Which service it is makes no difference to the pipeline: a few of the faults for each, all of them for three.
+PASSED_THROUGH = [
+    param
+    for number, param in enumerate(EVERYWHERE)
+    if param.values[0] in REPRESENTATIVE or (number % 5 == 0 and param.values[1].name not in TIMEOUTS)
+]
+
+
+@pytest.mark.parametrize(("case", "trouble", "place"), PASSED_THROUGH)
+async def test_passthrough_keeps_the_original_order_and_says_so(
+    case: Case, trouble: Trouble, place: int, servers: Servers
+) -> None:
+    server = servers.of(case)
+    # One driver for each place and the other for the next: both come up for each fault.
+    driver = ("rank", "arank")[(place + TROUBLES.index(trouble)) % 2]
+    outcome = await outcome_of(case, server, trouble, place, driver, on_error="passthrough", max_retries=0)
+    ranking = outcome.ranking
+    assert ranking.degraded
+    assert [hit.index for hit in ranking] == list(range(len(TEXTS)))
+    assert [hit.document.text for hit in ranking] == TEXTS
+    assert {hit.score for hit in ranking} == {None}  # none of those that the other chunks got
+    (warning,) = ranking.warnings
+    assert case.name in warning
+    assert "original order" in warning
+
+
+HEALED = [
+    pytest.param(case, trouble, (number + other) % 3, id=f"{case}-{trouble}")
+    for number, case in enumerate(PROVIDER_CASES)
+    for other, trouble in enumerate(HEALING)
+    if case in REPRESENTATIVE or trouble.name not in TIMEOUTS
+]
+
+
+@pytest.mark.parametrize(("case", "trouble", "place"), HEALED)
+async def test_a_fault_that_passes_costs_one_retry(case: Case, trouble: Trouble, place: int, servers: Servers) -> None:
+    server = servers.of(case)
+    expected = dict(zip(TEXTS, case.scores(server, TEXTS), strict=True))
+    rankings = []
+    for driver in ("rank", "arank"):
+        outcome = await outcome_of(case, server, trouble, place, driver, times=1)
+        check_ranking(outcome.ranking, TEXTS, expected, case.kind)
+        usage = outcome.ranking.usage
+        assert (usage.requests, usage.retries) == (4 + case.asks_first, 1)
+        assert (usage.tokens, usage.search_units) == case.used(TEXTS[:4], TEXTS[4:8], TEXTS[8:])
+        assert outcome.sends == 2
+        rankings.append(outcome.ranking)
+    assert rankings[0] == rankings[1]
+
+
+@pytest.mark.parametrize("case", PROVIDER_CASES, ids=str)
+@pytest.mark.parametrize("driver", ["rank", "arank"])
+async def test_a_chunk_that_is_too_large_once_is_halved(case: Case, driver: str, servers: Servers) -> None:
+    server = servers.of(case)
+    expected = dict(zip(TEXTS, case.scores(server, TEXTS), strict=True))
+    trouble = _status(413, RequestTooLargeError)
+    outcome = await outcome_of(case, server, trouble, 1, driver, times=1)
+    check_ranking(outcome.ranking, TEXTS, expected, case.kind)
+    usage = outcome.ranking.usage
+    assert (usage.requests, usage.retries) == (5 + case.asks_first, 0)
+    assert [len(request.texts) for request in outcome.marked] == [4, 2]
+
+
+@pytest.mark.parametrize("place", range(3))
+@pytest.mark.parametrize("driver", ["rank", "arank"])
+async def test_an_index_that_the_sdk_reads_as_a_number_is_that_number(
+    place: int, driver: str, servers: Servers
+) -> None:
+    case = case_of("cohere")
+    server = servers.of(case)
+    trouble = next(trouble for trouble in TROUBLES if trouble.name == "index-string")
+    outcome = await outcome_of(case, server, trouble, place, driver)
+    expected = dict(zip(TEXTS, case.scores(server, TEXTS), strict=True))
+    check_ranking(outcome.ranking, TEXTS, expected, case.kind)
+
+
+@pytest.mark.parametrize("case", PROVIDER_CASES, ids=str)
+@pytest.mark.parametrize("driver", ["rank", "arank"])
+async def test_nobody_listens(case: Case, driver: str, servers: Servers) -> None:
+    reranker = case.reranker(servers.of(case), base_url=f"http://127.0.0.1:{refused_port()}/rerank", max_retries=1)
+    with pytest.raises(ConnectionFailedError, match="after 1 retry") as caught:
+        await reranker.arank(QUERY, TEXTS) if driver == "arank" else reranker.rank(QUERY, TEXTS)
+    await reranker.aclose()
+    assert (caught.value.provider, caught.value.model, caught.value.status) == (case.scheme, case.name, None)
+
+
+@pytest.mark.parametrize("case", REPRESENTATIVE, ids=str)
+@pytest.mark.parametrize("driver", ["rank", "arank"])
+async def test_the_deadline_ends_all_retrying(case: Case, driver: str, servers: Servers) -> None:
+    server = servers.of(case)
+    trouble = Trouble("silent", silent(5), DeadlineExceededError)
+    outcome = await outcome_of(case, server, trouble, 2, driver, timeout=10.0, deadline=TIMEOUT, max_retries=9)
+    assert type(outcome.error) is DeadlineExceededError
+    assert f"deadline of {TIMEOUT} s" in str(outcome.error)
+    assert outcome.sends == 1
