@@ -36,7 +36,7 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("CO_API_KEY", "COHERE_API_KEY", "CO_API_URL"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr("uprank.scorers.http.retries._FIRST_WAIT", 0.01)
-    monkeypatch.setattr("uprank.scorers.http.retries._FIRST_WAIT_RATE_LIMITED", 0.01)
+    monkeypatch.setattr("uprank.scorers.http.scorer._PER_MINUTE", 0.01)
 
 
 # What goes wrong

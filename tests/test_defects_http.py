@@ -39,7 +39,7 @@ two = pytest.mark.parametrize("service", ["cohere", "jina"])  # the SDK, and htt
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("uprank.scorers.http.retries._FIRST_WAIT", 0.01)
-    monkeypatch.setattr("uprank.scorers.http.retries._FIRST_WAIT_RATE_LIMITED", 0.01)
+    monkeypatch.setattr("uprank.scorers.http.scorer._PER_MINUTE", 0.01)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import threading
@@ -11,11 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from http_loopback import forked
-from uprank.errors import ConfigurationError
+from rerank_servers import serve
+from uprank import Reranker
+from uprank.errors import ConfigurationError, DeadlineExceededError
 from uprank.scorers.http import gate as gate_module
-from uprank.scorers.http.gate import Gate, NoPlace, shared_gate
-
-FOREVER = float("inf")
+from uprank.scorers.http.gate import Gate, NoPlace, NoTurn, shared_gate
 
 
 def assert_free(gate: Gate, places: int) -> None:
@@ -45,39 +46,105 @@ def minute(monkeypatch: pytest.MonkeyPatch) -> float:
     return 0.2
 
 
+def begin(gate: Gate) -> float:
+    """Wait for a turn as often as others are first, and say when it came."""
+    while True:
+        time.sleep(gate.until_turn())
+        try:
+            with gate.entered(10.0):
+                return time.monotonic()
+        except NoTurn:
+            continue
+
+
 def test_no_minute_holds_more_than_its_requests(minute: float) -> None:
     gate = Gate(64, per_minute=4)
-    begins: list[float] = []
-
-    def begin() -> None:
-        turn = gate.turn(FOREVER)
-        assert turn is not None
-        begins.append(time.monotonic() + turn)  # at the latest a moment after it was reserved
-
     with ThreadPoolExecutor(8) as pool:
-        for running in [pool.submit(begin) for _ in range(14)]:
-            running.result(10)
-    begins.sort()
+        begins = sorted(running.result(10) for running in [pool.submit(begin, gate) for _ in range(14)])
     for first, fifth in zip(begins, begins[4:], strict=False):
         assert fifth - first >= minute - 0.02
     assert begins[3] - begins[0] < minute / 2  # within the limit nobody waits
-    assert begins[-1] - begins[0] < 3 * minute + 0.1  # nor longer than needed
 
 
-def test_a_turn_that_comes_too_late_is_not_reserved(minute: float) -> None:
+def test_no_minute_holds_more_than_its_requests_where_places_are_scarce(minute: float) -> None:
+    """A turn counts from when the request is sent, not from when its turn was waited for."""
+    gate = Gate(1, per_minute=2)
+    begins: list[float] = []
+
+    def slow() -> None:
+        while True:
+            time.sleep(gate.until_turn())
+            try:
+                with gate.entered(10.0):
+                    begins.append(time.monotonic())
+                    time.sleep(minute * 0.45)
+                    return
+            except NoTurn:
+                continue
+
+    with ThreadPoolExecutor(6) as pool:
+        for running in [pool.submit(slow) for _ in range(6)]:
+            running.result(10)
+    begins.sort()
+    for first, third in zip(begins, begins[2:], strict=False):
+        assert third - first >= minute - 0.02
+
+
+def test_who_does_not_go_takes_no_turn(minute: float) -> None:
     gate = Gate(64, per_minute=1)
-    assert gate.turn(1.0) == 0.0
-    assert gate.turn(minute / 2) is None
-    later = gate.turn(1.0)
-    assert later is not None
-    assert minute / 2 < later <= minute  # not two minutes away: the one refused took none
-    time.sleep(later + minute + 0.01)
-    assert gate.turn(0.01) == 0.0  # and a minute in which nobody asked holds nothing back
+    answered(gate)
+    assert 0 < gate.until_turn() <= minute
+    for _ in range(5):
+        with pytest.raises(NoTurn), gate.entered(1.0):
+            pass
+    time.sleep(minute + 0.01)
+    assert gate.until_turn() == 0.0
+    answered(gate)
+    assert_no_place_is_lost(gate)
+
+
+def assert_no_place_is_lost(gate: Gate) -> None:
+    assert gate._inside == 0
+    assert not gate._waiting
+
+
+async def test_calls_that_are_cancelled_before_they_are_sent_take_no_turn() -> None:
+    with serve("vllm") as server, Reranker("vllm:m", base_url=server.base_url, requests_per_minute=2) as reranker:
+        await reranker.arank("q", ["a"])
+        await reranker.arank("q", ["a"])
+        for _ in range(3):
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(reranker.arank("q", ["a"]), 0.02)
+        gate = reranker.scorer._target.gate
+        assert 55 < gate.until_turn() <= 60  # one minute after the first, whoever waited since
+        assert_no_place_is_lost(gate)
+        await reranker.aclose()
 
 
 def test_without_a_limit_there_is_no_waiting() -> None:
     gate = Gate(1)
-    assert [gate.turn(0.0) for _ in range(1_000)] == [0.0] * 1_000
+    for _ in range(1_000):
+        answered(gate)
+        assert gate.until_turn() == 0.0
+
+
+def test_rerankers_made_anew_share_what_the_minute_has_left() -> None:
+    with serve("vllm") as server:
+        options = {"base_url": server.base_url, "requests_per_minute": 2, "deadline": 5.0}
+        for _ in range(2):
+            Reranker("vllm:m", **options).rank("q", ["a"])
+        with pytest.raises(DeadlineExceededError, match="requests_per_minute=2 leaves none within the deadline"):
+            Reranker("vllm:m", **options).rank("q", ["a"])
+        assert len(server.posts) == 2
+
+
+def test_a_batch_takes_up_no_more_queries_than_the_minute_has_turns(minute: float) -> None:
+    """Else the deadline of those at its end would pass while they wait for the others."""
+    with serve("vllm") as server:
+        reranker = Reranker("vllm:m", base_url=server.base_url, requests_per_minute=4, deadline=2 * minute + 0.3)
+        rankings = reranker.rank_many([f"q{number}" for number in range(20)], [["a", "b"]] * 20)
+        reranker.close()
+    assert len(rankings) == 20
 
 
 # What can be set, and who shares.
@@ -127,13 +194,21 @@ def test_threads_that_ask_at_once_get_one_gate() -> None:
         assert len({id(gate) for gate in list(pool.map(ask, range(16)))}) == 1
 
 
-def test_a_gate_nobody_uses_is_forgotten() -> None:
+def test_what_a_gate_knows_outlives_its_users() -> None:
     gate = shared_gate(HOST, 6, None, "once")
     answered(gate, throttled=True)
-    assert gate.limit == 3
     del gate
     gc.collect()
-    assert shared_gate(HOST, 6, None, "once").limit == 6
+    assert shared_gate(HOST, 6, None, "once").limit == 3
+
+
+def test_gates_are_not_kept_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate_module, "_gates", {})
+    monkeypatch.setattr(gate_module, "_MOST_GATES", 3)
+    for number in range(5):
+        shared_gate(HOST, 6, None, f"key {number}")
+        shared_gate(HOST, 6, None, "in use")
+    assert len(gate_module._gates) == 3
 
 
 def test_the_key_is_nowhere_in_the_shared_gates() -> None:

@@ -68,11 +68,7 @@ def in_one_call(reranker: Reranker) -> list[Ranking]:
     return reranker.rank_many(queries(), [TEXTS] * AT_ONCE)
 
 
-def in_one_query(reranker: Reranker) -> list[Ranking]:
-    """One call, whose documents take 48 requests."""
-    return [reranker.rank(QUERY, [f"Document {number}." for number in range(AT_ONCE)])]
-
-
+@pytest.mark.no_cover
 @pytest.mark.parametrize("run", [in_tasks, in_threads, in_one_async_call, in_one_call])
 def test_48_reranks_at_once_take_little_more_than_one(service: str, run: Callable[[Reranker], list[Ranking]]) -> None:
     with serve(service, delay=1.0) as server:
@@ -90,6 +86,7 @@ def test_48_reranks_at_once_take_little_more_than_one(service: str, run: Callabl
         assert within(1.5, measured)
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_the_chunks_of_one_query_are_in_flight_at_once(asynchronous: bool) -> None:
     texts = [f"Document {number}." for number in range(AT_ONCE)]
@@ -149,6 +146,7 @@ async def cancelled_after(seconds: float, call: Awaitable[object]) -> float:
     return taken
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize(("chunks", "calls"), [(1, 1), (3, 1), (1, 6), (3, 6)])
 def test_a_cancelled_call_returns_at_once_and_gives_up_its_connections(service: str, chunks: int, calls: int) -> None:
     async def main(reranker: Reranker, server: RerankServer) -> float:
@@ -247,6 +245,7 @@ def test_a_chunk_that_fails_ends_the_call_without_waiting_for_the_others(asynchr
 # Connections.
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_1000_calls_one_after_another_open_one_connection(service: str, asynchronous: bool) -> None:
     async def main(reranker: Reranker) -> None:
@@ -344,7 +343,7 @@ def test_broken_connections_are_retried_as_often_as_asked(
 
 
 def test_too_many_requests_lower_what_is_sent_at_once_and_all_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retries, "_FIRST_WAIT_RATE_LIMITED", 0.02)
+    monkeypatch.setattr("uprank.scorers.http.scorer._PER_MINUTE", 0.02)
     with serve("jina", delay=0.03) as server:
         server.fail_when(lambda _: server.at_once > 8, status(429))
         with made("jina", server, max_concurrency=32, max_retries=12, deadline=30) as reranker:

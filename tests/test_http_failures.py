@@ -231,7 +231,9 @@ def test_the_request_id_may_come_in_a_header(headers: dict[str, str], number: st
             DeadlineExceededError,
             "no reply in time: no whole reply within 1 s",
         ),
-        (Lost("queue", "all places were taken"), DeadlineExceededError, "no turn in time: all places were taken."),
+        (Lost("queue", "all places were taken"), DeadlineExceededError, "no place in time: all places were taken."),
+        (Lost("turn", "none left"), DeadlineExceededError, "no turn in time: none left. Raise deadline or requests"),
+        (Lost("connect", "certificate verify failed"), ConnectionFailedError, "pass verify="),
     ],
     ids=lambda value: value.why if isinstance(value, Lost) else "",
 )

@@ -111,6 +111,8 @@ TROUBLES = [
     Trouble("truncated", truncated(), BadReplyError, 200, own_id=False),
     *(Trouble(name, edit(name), BadReplyError, 200) for name in EDITS),
 ]
+pytestmark = pytest.mark.no_cover  # the same lines thousands of times; others cover them
+
 TIMEOUTS = ("slow", "silent")
 HEALING = [trouble for trouble in TROUBLES if trouble.sends == 2]
 
@@ -186,7 +188,7 @@ def servers() -> Iterator[Servers]:
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retries, "_FIRST_WAIT", 0.01)
-    monkeypatch.setattr(retries, "_FIRST_WAIT_RATE_LIMITED", 0.01)
+    monkeypatch.setattr("uprank.scorers.http.scorer._PER_MINUTE", 0.01)
 
 
 async def outcome_of(
@@ -298,10 +300,9 @@ async def test_a_fault_is_the_same_error_from_both_drivers(
 
 
 # Which service it is makes no difference to the pipeline: a few of the faults for each, all of them for three.
+# What is done with an error is the pipeline's, whatever the service: one place of each fault, for three of them.
 PASSED_THROUGH = [
-    param
-    for number, param in enumerate(EVERYWHERE)
-    if param.values[0] in REPRESENTATIVE or (number % 5 == 0 and param.values[1].name not in TIMEOUTS)
+    param for number, param in enumerate(EVERYWHERE) if param.values[0] in REPRESENTATIVE and number % 3 == 0
 ]
 
 

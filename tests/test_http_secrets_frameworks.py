@@ -127,7 +127,7 @@ def test_unpickled_without_a_key_a_hosted_model_says_what_to_do(scheme: str, mon
     for made in (Reranker(case.model, api_key=KEY), *(make(case, {}) for make in FRAMEWORKS.values())):
         data = pickle.dumps(made)
         hidden(data)
-        with pytest.raises(ConfigurationError, match=f"needs a key.*{case.variable}.*never pickled"):
+        with pytest.raises(ConfigurationError, match=f"needs a key.*{case.variable}"):
             pickle.loads(data)  # noqa: S301
         monkeypatch.setenv(case.variable, KEY)
         assert type(pickle.loads(data)) is type(made)  # noqa: S301

@@ -65,8 +65,9 @@ def test_what_may_be_nothing(options: dict[str, object]) -> None:
     [
         ("jina:m", {"truncate": True}, r"jina:m has no option 'truncate'\. Did you mean 'truncation'\?"),
         ("jina:m", {"max_concurency": 2}, "Did you mean 'max_concurrency'"),
-        ("voyage:m", {"top_k": 3}, "voyage:m has no option 'top_k'"),
-        ("llama-cpp", {"truncation": True}, r"llama-cpp has no option 'truncation'\. It takes: dialect, api_key"),
+        ("voyage:m", {"top_k": 3}, r"voyage:m has no option 'top_k'\. Did you mean 'top_n'\?"),
+        ("vllm:m", {"api_base": "http://h"}, "Did you mean 'base_url'"),
+        ("llama-cpp", {"truncation": True}, r"llama-cpp has no option 'truncation'\. It takes: api_key"),
         ("cohere:m", {"max_chunks_per_doc": 1}, "It takes: max_tokens_per_doc, priority, relevant_spans"),
         ("jina:m", {"whatever": 1}, r"go into extra_body=\{\.\.\.\}"),
     ],

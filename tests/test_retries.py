@@ -8,6 +8,7 @@ from collections.abc import Generator
 
 import pytest
 
+from uprank import Reranker
 from uprank.errors import (
     AuthenticationError,
     BillingError,
@@ -20,7 +21,6 @@ from uprank.errors import (
     ServerError,
     ServiceError,
 )
-from uprank.scorers.http import gate as gate_module
 from uprank.scorers.http.failures import Asked
 from uprank.scorers.http.gate import Gate
 from uprank.scorers.http.messages import Call, Lost, Reply
@@ -209,11 +209,27 @@ def test_backoff_is_full_jitter_of_a_doubling_bound() -> None:
         assert 0.4 * bound < sum(waits) / len(waits) < 0.6 * bound
 
 
-def test_backoff_after_429_without_a_hint_begins_longer() -> None:
+def test_backoff_after_429_without_a_hint_begins_longer_where_the_service_counts_by_the_minute() -> None:
     """Services that limit by the minute often send no hint: half a second would be lost on them."""
     random.seed(7)
-    first = [Driven(failed(429), OK).waits[0] for _ in range(300)]
-    assert 1.9 < max(first) <= 2.0
+    policy = RetryPolicy(deadline=None, rate_limit_wait=5.0)
+    first = [Driven(failed(429), OK, policy=policy).waits[0] for _ in range(300)]
+    assert 4.8 < max(first) <= 5.0
+    assert max(Driven(failed(429), OK).waits[0] for _ in range(300)) <= 0.5  # a server that is busy for the moment
+    hosted, own = (Reranker(name, api_key="key-1234").scorer._target.policy for name in ("voyage:m", "tei:m"))
+    assert (hosted.rate_limit_wait, own.rate_limit_wait) == (5.0, 0.5)
+
+
+def test_backoff_outlasts_a_minute_within_the_usual_deadline() -> None:
+    """Voyage's free tier allows three requests a minute and sends no hint."""
+    random.seed(7)
+    policy = RetryPolicy(rate_limit_wait=5.0)
+    long = 0
+    for _ in range(200):
+        waits = Driven(*[failed(429)] * 4, OK, policy=policy).waits
+        assert sum(waits) < 120
+        long += sum(waits) >= 20
+    assert long > 150
 
 
 @pytest.mark.parametrize("status", [429, 503, 500])
@@ -224,8 +240,10 @@ def test_a_hint_is_waited_out_with_a_little_spread(status: int) -> None:
     assert 3.25 < max(waits) <= 3.3
 
 
-def test_a_hint_of_zero_means_now() -> None:
-    assert Driven(failed(429, retry_after="0"), OK).waits == [0.0]
+@pytest.mark.parametrize("hint", ["0", "Wed, 21 Oct 2015 07:28:00 GMT"])
+def test_a_hint_of_zero_is_no_reason_to_hammer(hint: str) -> None:
+    waits = [Driven(failed(429, retry_after=hint), OK).waits[0] for _ in range(100)]
+    assert max(waits) > 0.1
 
 
 # The deadline.
@@ -249,7 +267,7 @@ def test_without_a_deadline_a_hint_of_hours_is_raised_rather_than_waited_out() -
 
 
 def test_a_backoff_that_would_outlast_the_deadline_is_not_begun() -> None:
-    driven = Driven(failed(500), policy=RetryPolicy(max_retries=9, deadline=1e-9))
+    driven = Driven(failed(500, retry_after="3"), policy=RetryPolicy(max_retries=9, deadline=1.0))
     assert driven.steps == ["send"]
     assert isinstance(driven.error, ServerError)
 
@@ -290,26 +308,43 @@ def test_the_message_tells_the_deadline_apart_from_the_timeout() -> None:
 # Requests a minute.
 
 
-def test_the_turn_of_the_minute_is_waited_for_before_each_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate_module, "_MINUTE", 10.0)
+def test_the_turn_of_the_minute_is_waited_for_before_each_attempt() -> None:
     gate = Gate(1, per_minute=1)
-    assert Driven(OK, gate=gate).steps == ["send"]
-    driven = Driven(failed(429, retry_after="0"), OK, gate=gate)
-    first, second = driven.waits[0], driven.waits[2]
-    assert driven.steps == [first, "send", 0.0, second, "send"]
-    assert 9.5 < first <= 10
-    assert 19.5 < second <= 20  # nothing is slept here: the turn after that one
+    with gate.entered(1.0):
+        pass
+    # Nothing is slept or sent here: the first turn is taken by another, so that it is waited for again.
+    driven = Driven(Lost("turn", "others were first"), OK, gate=gate)
+    first, second = driven.waits
+    assert driven.steps == [first, "send", second, "send"]
+    assert 59 < second <= first <= 60
+    assert driven.meter.requests == 1
 
 
 def test_a_turn_beyond_the_deadline_is_an_error_that_says_so() -> None:
     gate = Gate(1, per_minute=1)
-    policy = RetryPolicy(deadline=5.0)
-    assert Driven(OK, gate=gate, policy=policy).result is OK
-    driven = Driven(gate=gate, policy=policy)
+    with gate.entered(1.0):
+        pass
+    driven = Driven(gate=gate, policy=RetryPolicy(deadline=5.0))
     assert driven.steps == []
     assert isinstance(driven.error, DeadlineExceededError)
-    assert "1 requests a minute" in str(driven.error)
+    assert "requests_per_minute=1 leaves none" in str(driven.error)
+    assert "Raise deadline or requests_per_minute." in str(driven.error)
     assert driven.meter.requests == 0
+
+
+def test_nothing_is_sent_after_the_deadline() -> None:
+    driven = Driven(policy=RetryPolicy(deadline=1e-9))
+    assert driven.steps == []
+    assert isinstance(driven.error, DeadlineExceededError)
+
+
+def test_the_time_between_the_rounds_of_a_batch_is_not_the_calls() -> None:
+    clock = Clock(1.0)
+    clock.remaining()
+    clock.pause()
+    time.sleep(0.2)
+    clock.resume()
+    assert clock.remaining() > 0.9
 
 
 # What can be set.

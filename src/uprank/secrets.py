@@ -26,7 +26,7 @@ __all__ = [
 
 _NAMES = re.compile(
     r"(api|auth|access|private|subscription)[-_]?key|token$|secret|passw(or)?d|(^|[-_])auth$|authorization|cookie"
-    r"|credential|signature$|jwt$",
+    r"|credential|signature$|jwt$|[-_]key$|[-_]code$|session",
     re.IGNORECASE,
 )
 _PASSWORD = re.compile(r"(?<=://)([^/?#@]*):[^/?#]*@")  # in an address, e.g. a proxy's

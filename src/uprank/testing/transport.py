@@ -11,13 +11,13 @@ import json
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, SupportsFloat, TypeAlias
 
 import httpx
 
 __all__ = ["Failure", "MockTransport", "ScoreFunction", "SentRequest"]
 
-ScoreFunction: TypeAlias = Callable[[str, list[str]], Sequence[float]]
+ScoreFunction: TypeAlias = Callable[[str, list[str]], Iterable[SupportsFloat]]
 """From a query and its documents to one score a document, in their order."""
 
 Failure: TypeAlias = "int | Literal['refused', 'broken', 'timeout'] | httpx.Response"
@@ -49,7 +49,9 @@ class MockTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
     It checks no key and no limit: it is there to test what your code does with scores and failures.
 
     Args:
-        scores: Gives the scores; by default the share of the query's words that a document has.
+        scores: Gives the scores; by default the share of the query's words that a document has. It is
+            asked for each request: identical texts come once, long lists in parts, and ``check=True``
+            asks for a pair of its own.
         fail: What the first requests get instead of scores, in order, retries included.
 
     Attributes:
@@ -59,8 +61,11 @@ class MockTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
     def __init__(self, scores: ScoreFunction | None = None, *, fail: Iterable[Failure] = ()) -> None:
         self.requests: list[SentRequest] = []
         self._scores = scores or shared_words
-        self._failures = iter(fail)
+        self._failures = iter([_valid(failure) for failure in fail])
         self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"<MockTransport, {len(self.requests)} requests so far>"
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Answer one request, as httpx asks of a transport."""
@@ -80,10 +85,17 @@ class MockTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
             return _fail(failure, request)
         if not body:
             return httpx.Response(404, json={"message": "only rerank routes are played here"})
-        scores = list(self._scores(sent.query, list(sent.documents)))
+        scores = [float(score) for score in self._scores(sent.query, list(sent.documents))]
         if len(scores) != len(sent.documents):
             raise ValueError(f"scores gave {len(scores)} scores for {len(sent.documents)} documents")
         return httpx.Response(200, json=_reply(body, scores))
+
+
+def _valid(failure: Failure) -> Failure:
+    status = isinstance(failure, int) and 300 <= failure <= 599
+    if status or failure in ("refused", "broken", "timeout") or isinstance(failure, httpx.Response):
+        return failure
+    raise ValueError(f'fail takes HTTP statuses from 300, "refused", "broken", "timeout" and replies; got {failure!r}')
 
 
 def shared_words(query: str, documents: list[str]) -> list[float]:

@@ -37,6 +37,8 @@ def join(base_url: str, path: str) -> str:
         raise ConfigurationError(
             "base_url must have no query (?…) or fragment (#…); pass keys by api_key= or headers=."
         )
+    if not path:  # the full address, as it is: some routes end in a slash
+        return urlunsplit(parts)
     base = parts.path.rstrip("/").split("/")
     wanted = path.split("/")[1:]
     overlap = next(

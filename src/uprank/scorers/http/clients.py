@@ -123,7 +123,7 @@ class Clients:
 
     def _common(self) -> _Common:
         return {
-            "headers": self._options.headers,
+            "headers": {"User-Agent": f"uprank/{_version()}", **self._options.headers},
             "limits": httpx.Limits(
                 max_connections=None,  # the gate counts them
                 max_keepalive_connections=self._options.connections,
@@ -224,7 +224,10 @@ class _Client(httpx.Client):
         response = super().send(request, stream=True, **options)
         if stream or response.is_stream_consumed:  # a transport that is not the network hands over whole replies
             return response
-        limit = request.extensions.get("timeout", {}).get("read")
+        limits = request.extensions.get("timeout", {})
+        limit = limits.get("read")
+        if limit is not None:  # what the headers took is gone for the body
+            limits["read"] = max(0.001, limit - (time.monotonic() - began))
         pieces: list[bytes] = []
         try:
             for piece in response.iter_raw():
@@ -234,6 +237,12 @@ class _Client(httpx.Client):
         finally:
             response.close()
         return httpx.Response(response.status_code, headers=response.headers, content=b"".join(pieces), request=request)
+
+
+def _version() -> str:
+    import uprank  # the front door, which is not yet open while this is loaded
+
+    return uprank.__version__
 
 
 @lru_cache(maxsize=8)

@@ -13,6 +13,7 @@ from uprank.extras import require
 require("The scheme cohere:", "cohere", "cohere", "httpx", "anyio")
 
 import inspect
+import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -27,6 +28,7 @@ from cohere.core.api_error import ApiError
 from uprank.errors import ConfigurationError
 from uprank.scorers.http.clients import ClientOptions, Clients
 from uprank.scorers.http.endpoint import Endpoint, lost, timeouts
+from uprank.scorers.http.gate import Gate
 from uprank.scorers.http.messages import Call, Lost, Reply, Unreadable
 from uprank.scorers.http.providers import PROVIDERS, Provider
 from uprank.scorers.http.scorer import HTTPScorer
@@ -39,6 +41,7 @@ Connection = TypeVar("Connection", httpx.Client, httpx.AsyncClient)
 
 # What the SDK raises over a body that is JSON, but not of the shape it expects.
 _STUMBLES = (TypeError, AttributeError, ValueError, RecursionError)
+_READERS = ("cohere.core.unchecked_base_model", "cohere.core.pydantic_utilities")
 
 
 class CohereClient(Protocol):
@@ -78,8 +81,20 @@ class CohereScorer(HTTPScorer):
         **options: Any,  # Any: checked by the class above
     ) -> None:
         options = masked(options)
+        for given in (client, async_client):
+            if given is not None and not callable(getattr(given, "rerank", None)):
+                raise ConfigurationError(f"A Cohere client has a method rerank; got a {type(given).__name__}.")
+        if "authorization" in map(str.lower, options.get("headers") or ()):
+            raise ConfigurationError(
+                'The Cohere SDK writes the header Authorization itself: pass api_key=, or use "http:<model>" with '
+                'dialect="cohere" and the full address.'
+            )
         if client is not None and async_client is None and inspect.iscoroutinefunction(client.rerank):
             client, async_client = None, cast(AsyncCohereClient, client)
+        if async_client is not None and not inspect.iscoroutinefunction(async_client.rerank):
+            raise ConfigurationError(
+                "async_client must be an AsyncClientV2, whose rerank is awaited; got another kind."
+            )
         self._ready = (client, async_client) if client is not None or async_client is not None else None
         own = [name for name in ("api_key", "base_url", "headers", "proxy", "transport") if options.get(name)]
         if self._ready is not None and own:
@@ -87,7 +102,9 @@ class CohereScorer(HTTPScorer):
         options.setdefault("provider", "cohere")
         super().__init__(model, **options)
         if self._ready is not None:
-            self._target = replace(self._target, url="by the client given")  # only it knows its address
+            # Only the client knows its address and key, so its requests are counted by themselves.
+            gate = Gate(self._target.gate.most, self._target.gate.per_minute)
+            self._target = replace(self._target, url="by the client given", gate=gate)
 
     def __reduce__(self) -> tuple[object, ...]:
         if self._ready is not None:
@@ -119,6 +136,8 @@ class _SDKEndpoint(ABC):
         except (ApiError, httpx.HTTPError) as error:
             return _failure(error, timeout)
         except _STUMBLES as error:
+            if not isinstance(error, RecursionError) and not _in_reading(error):
+                raise
             return _unread(error)
 
     async def asend(self, call: Call, timeout: float) -> Reply | Lost:
@@ -130,6 +149,8 @@ class _SDKEndpoint(ABC):
         except (ApiError, httpx.HTTPError) as error:
             return _failure(error, timeout)
         except _STUMBLES as error:
+            if not isinstance(error, RecursionError) and not _in_reading(error):
+                raise
             return _unread(error)
 
 
@@ -228,6 +249,11 @@ def _failure(error: ApiError | httpx.HTTPError, timeout: float) -> Reply | Lost:
     headers = {name.lower(): value for name, value in (getattr(error, "headers", None) or {}).items()}
     data = Unreadable(error.body) if isinstance(error.body, str) else _plain(error.body)
     return Reply(error.status_code or 0, headers, data)
+
+
+def _in_reading(error: Exception) -> bool:
+    """Whether it was raised where the SDK makes its objects of a reply, rather than before there was one."""
+    return any(frame.f_globals.get("__name__") in _READERS for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 def _unread(error: Exception) -> Reply:

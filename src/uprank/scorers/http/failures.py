@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urljoin
 
 from uprank.errors import (
     AuthenticationError,
@@ -31,6 +32,11 @@ _TOO_LARGE = re.compile(
     r"|context[ _](size|length|window)|longer than|less than \d+ tokens|more than \d+ (documents|passages|texts|items)",
     re.IGNORECASE,
 )
+# Much else can be too many or exceeded in a server that fails; that may pass.
+_TOO_LARGE_500 = re.compile(
+    r"too large to process|physical batch|context[ _](size|length|window)|max(imum)?[ _](context|sequence|input)",
+    re.IGNORECASE,
+)
 _NO_SIZE = re.compile(r"(deadline|time ?out|time limit|retries|rate limit|quota)[ _-]?exceeded", re.IGNORECASE)
 _WHOLE_REQUEST = re.compile(r"batch|documents|passages|texts|items|payload|total|submitted|body", re.IGNORECASE)
 _STATED_DOCUMENTS = re.compile(
@@ -39,10 +45,17 @@ _STATED_DOCUMENTS = re.compile(
     r"|(?:documents|passages|texts|items) (?:cannot|must not|may not) exceed (\d[\d,]*)",
     re.IGNORECASE,
 )
-# llama.cpp's physical batch holds one pair; characters are counted of one text.
-_ONE_TEXT = re.compile(r"physical batch|characters", re.IGNORECASE)
+_ONE_TEXT = re.compile(r"physical batch|characters", re.IGNORECASE)  # which hold, and are counted of, one pair or text
 _NO_CREDIT = re.compile(r"insufficient.{0,10}(balance|credit|fund|quota)|payment|billing", re.IGNORECASE)
 _REQUEST_IDS = ("x-request-id", "request-id", "x-amzn-requestid", "nvcf-reqid", "x-debug-trace-id", "cf-ray")
+
+
+_NO_CONNECTION = "Is the server running there, and the proxy, if proxy= or the environment names one?"
+_TOO_LATE = {
+    "timeout": ("no reply in time", "Raise timeout or deadline."),
+    "queue": ("no place in time", "Raise deadline or max_concurrency."),
+    "turn": ("no turn in time", "Raise deadline or requests_per_minute."),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +69,7 @@ class Asked:
         documents: How many were in it.
         advice: What to do about a wrong key.
         secrets: What must not be shown.
+        keyed: Whether a key was sent.
     """
 
     provider: str
@@ -64,6 +78,7 @@ class Asked:
     documents: int
     advice: str
     secrets: tuple[str, ...] = field(default=(), repr=False)
+    keyed: bool = True
 
     @property
     def sent(self) -> str:
@@ -74,7 +89,9 @@ def is_retryable(reply: Reply) -> bool:
     """Whether the same request may succeed later. An input that is too long never does, whatever the status."""
     if reply.status not in _RETRYABLE:
         return False
-    return not (reply.status == 500 and _is_about_size(message_of(reply.data)))
+    if reply.status == 502 and _code(reply.data) == "MODEL LOAD FAILED":  # SIE: it will fail again
+        return False
+    return not _is_too_large(reply.status, message_of(reply.data, places=False))
 
 
 def reply_error(reply: Reply, asked: Asked, *, retry_after: float | None = None, tried: str = "") -> ServiceError:
@@ -96,7 +113,7 @@ def reply_error(reply: Reply, asked: Asked, *, retry_after: float | None = None,
         "status": status,
         "request_id": number,
     }
-    too_large = status == 413 or (status in (400, 422, 500) and _is_about_size(reason))
+    too_large = _is_too_large(status, reason)
 
     def told(problem: str, advice: str = "") -> str:
         reference = f" [request id {number}]" if number else ""
@@ -104,7 +121,9 @@ def reply_error(reply: Reply, asked: Asked, *, retry_after: float | None = None,
         return f"{parts}. {advice}" if advice else parts
 
     if status in (401, 498):
-        return AuthenticationError(told("the key was refused", asked.advice), **context)
+        return AuthenticationError(
+            told("the key was refused" if asked.keyed else "no key was sent", asked.advice), **context
+        )
     # Not for 429: a free tier's message speaks of payment too, and is over in a minute.
     if status == 402 or (status == 403 and _NO_CREDIT.search(f"{said} {_code(reply.data)}")):
         return BillingError(told("no credit left", "Check the account's balance and means of payment."), **context)
@@ -122,7 +141,7 @@ def reply_error(reply: Reply, asked: Asked, *, retry_after: float | None = None,
         advice = "Check the model's name and base_url."
         return RequestRefusedError(told("there is no such model or address", advice), **context)
     if 300 <= status < 400:
-        target = redact(reply.headers.get("location", "elsewhere"), asked.secrets)
+        target = redact(urljoin(asked.call.url, reply.headers.get("location", "")), asked.secrets)
         return RequestRefusedError(told(f"it redirects to {target}", "Set base_url to that."), **context)
     if status >= 500 or status in (202, 408, 409, 424, 425):
         return ServerError(told("the service failed"), **context)
@@ -134,6 +153,8 @@ def splittable(error: Exception) -> bool:
     if not isinstance(error, RequestTooLargeError):
         return False
     allowed = error.allowed or ""
+    if error.status == 500:  # llama.cpp, of one pair
+        return False
     return error.status == 413 or (_WHOLE_REQUEST.search(allowed) is not None and not _ONE_TEXT.search(allowed))
 
 
@@ -149,12 +170,13 @@ def lost_error(lost: Lost, asked: Asked, *, tried: str = "") -> ServiceError:
     detail = redact(lost.detail, asked.secrets)
     context: dict[str, Any] = {"provider": asked.provider, "model": asked.model}  # as above
     told = f"{asked.model} ({asked.call.url}): "
-    if lost.why in ("timeout", "queue"):
-        what = "no reply in time" if lost.why == "timeout" else "no turn in time"
-        advice = "Raise timeout or deadline." if lost.why == "timeout" else "Raise deadline or max_concurrency."
+    if lost.why in ("timeout", "queue", "turn"):
+        what, advice = _TOO_LATE[lost.why]
         return DeadlineExceededError(f"{told}{what}{tried and ' ' + tried}: {detail}. {advice}", **context)
     what = "no connection" if lost.why == "connect" else "the connection broke"
-    advice = "Is the server running there?" if lost.why == "connect" else ""
+    advice = _NO_CONNECTION if lost.why == "connect" else ""
+    if "certificate" in detail.lower():
+        advice = "To trust the certificate of a server of yours, pass verify=, a file of certificates."
     return ConnectionFailedError(f"{told}{what}{tried and ' ' + tried}: {detail}. {advice}".rstrip(), **context)
 
 
@@ -162,6 +184,8 @@ def bad_reply(reply: Reply, asked: Asked, problem: str) -> BadReplyError:
     """The error for a success whose body cannot be used. It is not asked again: it has been paid for."""
     number = redact(request_id(reply) or "", asked.secrets) or None
     reference = f" [request id {number}]" if number else ""
+    if isinstance(reply.data, Mapping) and "error" in reply.data:  # some send an error with the status of a success
+        problem = f"{problem}; it says: {message_of(reply.data)[:500]}"
     return BadReplyError(
         redact(f"{asked.model} ({asked.call.url}): HTTP {reply.status}, but {problem}{reference}.", asked.secrets),
         provider=asked.provider,
@@ -224,15 +248,17 @@ def _text(value: object) -> str:
         return f"a deeply nested {type(value).__name__}"
 
 
-def _is_about_size(said: str) -> bool:
-    """Whether an error says that the request is too large; deadlines and quotas are exceeded too."""
-    return _TOO_LARGE.search(_NO_SIZE.sub("", said)) is not None
+def _is_too_large(status: int, said: str) -> bool:
+    """Whether an error means that the request is too large; deadlines and quotas are exceeded too."""
+    if status == 500:
+        return _TOO_LARGE_500.search(_NO_SIZE.sub("", said)) is not None
+    return status == 413 or (status in (400, 422) and _TOO_LARGE.search(_NO_SIZE.sub("", said)) is not None)
 
 
 def _code(data: object) -> str:
     """An error's machine-readable code."""
     if not isinstance(data, Mapping):
         return ""
-    error = data.get("error")
+    error = data.get("error") or data.get("detail")
     nested = error.get("code") or error.get("type") if isinstance(error, Mapping) else ""
     return str(data.get("code") or data.get("error_type") or nested or "").replace("_", " ")

@@ -16,20 +16,23 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
-from weakref import WeakValueDictionary
 
 from uprank.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
-__all__ = ["Gate", "NoPlace", "Ticket", "shared_gate"]
+__all__ = ["Gate", "NoPlace", "NoTurn", "Ticket", "shared_gate"]
 
 _MINUTE = 60.0
 
 
 class NoPlace(Exception):  # noqa: N818 - an answer rather than an error
     """No place came free in the time there was."""
+
+
+class NoTurn(Exception):  # noqa: N818 - likewise
+    """The place came, but the minute's limit is reached: see :meth:`Gate.until_turn`."""
 
 
 class Ticket:
@@ -85,31 +88,25 @@ class Gate:
         self._entered = 0
         self._cut_at = 0
         self._waiting: deque[_Place] = deque()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a task that is collected in here leaves the gate
 
     @property
     def limit(self) -> int:
         """How many may be inside at once, at present."""
         return int(self._limit)
 
-    def turn(self, patience: float) -> float | None:
-        """Reserve the next place of the minute; return the seconds until it comes.
+    def until_turn(self) -> float:
+        """Seconds until another request may begin within the minute's limit; 0 if it may now.
 
-        Args:
-            patience: Seconds that the caller can wait.
-
-        Returns:
-            ``None``, and nothing reserved, if it comes too late.
+        Nothing is reserved: who comes to be sent first takes the turn.
         """
-        if self.per_minute is None:
-            return 0.0
         with self._lock:
-            now = time.monotonic()
-            begins = now if len(self._begun) < self.per_minute else max(now, self._begun[0] + _MINUTE)
-            if begins - now >= patience:
-                return None
-            self._begun.append(begins)
-            return begins - now
+            return self._until_turn()
+
+    def _until_turn(self) -> float:
+        if self.per_minute is None or len(self._begun) < self.per_minute:
+            return 0.0
+        return max(0.0, self._begun[0] + _MINUTE - time.monotonic())
 
     def lower(self, most: int) -> None:
         """Let no more than ``most`` through at once from now on, e.g. because the host says so."""
@@ -123,6 +120,7 @@ class Gate:
 
         Raises:
             NoPlace: If none is free within ``timeout`` seconds.
+            NoTurn: If one was, but not in the minute's limit.
         """
         place = self._ask()
         try:
@@ -165,7 +163,7 @@ class Gate:
         return place
 
     def _give_up(self, place: _Place) -> None:
-        if not place.cancel():  # the place came in the meantime: it is for the next
+        if not place.cancel() and place.exception() is None:  # it came in the meantime: it is for the next
             self._leave(place.result())
 
     def _leave(self, ticket: Ticket) -> None:
@@ -181,13 +179,19 @@ class Gate:
     def _admit(self) -> None:
         while self._waiting and self._inside < int(self._limit):
             place = self._waiting.popleft()
-            if not place.forsaken and place.set_running_or_notify_cancel():
-                self._entered += 1
-                self._inside += 1
-                place.set_result(Ticket(self._entered))
+            if place.forsaken or not place.set_running_or_notify_cancel():
+                continue
+            if self._until_turn():
+                place.set_exception(NoTurn())
+                continue
+            self._begun.append(time.monotonic())
+            self._entered += 1
+            self._inside += 1
+            place.set_result(Ticket(self._entered))
 
 
-_gates: WeakValueDictionary[tuple[object, ...], Gate] = WeakValueDictionary()
+_gates: dict[tuple[object, ...], Gate] = {}
+_MOST_GATES = 1000  # kept although nobody uses them: what they know of the last minute still counts
 _lock = threading.Lock()
 
 
@@ -202,9 +206,10 @@ def shared_gate(host: str, most: int, per_minute: int | None, key: str) -> Gate:
     """
     name = (host, most, per_minute, hash(key))
     with _lock:
-        gate = _gates.get(name)
-        if gate is None:
-            gate = _gates[name] = Gate(most, per_minute)
+        gate = _gates.pop(name, None) or Gate(most, per_minute)
+        _gates[name] = gate  # the one used last comes last
+        if len(_gates) > _MOST_GATES:
+            del _gates[next(iter(_gates))]
         return gate
 
 

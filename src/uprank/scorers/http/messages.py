@@ -64,12 +64,12 @@ class Lost:
     Args:
         why: ``"connect"``: the request never left. ``"broken"``: the connection broke after it did.
             ``"timeout"``: the time for this attempt ran out after it did. ``"queue"``: it ran out
-            before the request could be sent.
+            before the request could be sent. ``"turn"``: the minute's limit was reached first.
         detail: What the client says of it.
         permanent: Whether trying again is pointless, e.g. for a certificate that is not trusted.
     """
 
-    why: Literal["connect", "broken", "timeout", "queue"]
+    why: Literal["connect", "broken", "timeout", "queue", "turn"]
     detail: str
     permanent: bool = False
 

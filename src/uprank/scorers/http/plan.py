@@ -63,6 +63,7 @@ class Target:
         policy: When to give up.
         gate: Counts the requests to that host.
         advice: What to do about a wrong key.
+        keyed: Whether there is a key to send, at present.
         secrets: What must not be shown, at present.
     """
 
@@ -85,10 +86,11 @@ class Target:
     policy: RetryPolicy
     gate: Gate
     advice: str
+    keyed: Callable[[], bool]
     secrets: Callable[[], tuple[str, ...]]
 
     def asked(self, call: Call, documents: int) -> Asked:
-        return Asked(self.provider, self.name, call, documents, self.advice, self.secrets())
+        return Asked(self.provider, self.name, call, documents, self.advice, self.secrets(), self.keyed())
 
 
 @dataclass(slots=True)
@@ -117,16 +119,10 @@ class _Total:
     """What all requests of one call add up to."""
 
     values: list[float]
-    tokens: int | None = None
-    search_units: float | None = None
     warnings: dict[str, None] = field(default_factory=dict)  # in order, each once
 
     def add(self, positions: range, results: Results) -> None:
         self.values[positions.start : positions.stop] = results.values
-        if results.tokens is not None:
-            self.tokens = (self.tokens or 0) + results.tokens
-        if results.search_units is not None:
-            self.search_units = (self.search_units or 0) + results.search_units
         self.warnings.update(dict.fromkeys(results.warnings))
 
 
@@ -170,18 +166,18 @@ def score_plan(target: Target, memory: Memory, request: ScoreRequest, clock: Clo
     total = _Total([0.0] * len(request.texts))
     while chunks:
         outcomes = yield [_chunk_attempts(target, request, chunk, clock, meter) for chunk in chunks]
+        clock.resume()
         asked, chunks = chunks, []
         for chunk, outcome in zip(asked, outcomes, strict=True):
             if isinstance(outcome, Exception):
                 raise outcome
             if isinstance(outcome, Results):
                 total.add(chunk.positions, outcome)
+                meter.add(outcome)
                 continue
             chunks += [_Chunk(part, chunk.halvings + 1) for part in parts(chunk.positions, outcome.documents)]
             memory.limits = (memory.limits or target.limits).at_most(outcome.documents)  # for the next call
-    return Scores(
-        total.values, target.kind, target.native, usage=_usage(target, total, meter), warnings=tuple(total.warnings)
-    )
+    return Scores(total.values, target.kind, target.native, usage=_usage(target, meter), warnings=tuple(total.warnings))
 
 
 def _chunk_attempts(target: Target, request: ScoreRequest, chunk: _Chunk, clock: Clock, meter: Meter) -> Attempts:
@@ -194,6 +190,8 @@ def _chunk_attempts(target: Target, request: ScoreRequest, chunk: _Chunk, clock:
         if whole or not splittable(error):
             raise
         return TooLarge(stated_documents(error))
+    finally:
+        clock.pause()
 
 
 def _attempts(target: Target, request: ScoreRequest, texts: Sequence[str], clock: Clock, meter: Meter) -> Attempts:
@@ -265,15 +263,16 @@ def _check_canary(
     (outcome,) = yield [_attempts(target, CANARY, CANARY.texts, clock, meter)]
     if not isinstance(outcome, Results):
         raise outcome if isinstance(outcome, Exception) else TypeError("the attempts of a pair are never split")
+    meter.add(outcome)
     problem = canary_problem(outcome.values, target.kind)
     if problem:
         raise CanaryError(f"{target.name} ({target.url}): {problem}", provider=target.provider, model=target.name)
     memory.checked = True
 
 
-def _usage(target: Target, total: _Total, meter: Meter) -> Usage:
-    tokens = total.tokens if target.counts_tokens else None
-    usage = Usage(tokens=tokens, search_units=total.search_units, requests=meter.requests, retries=meter.retries)
+def _usage(target: Target, meter: Meter) -> Usage:
+    tokens = meter.tokens if target.counts_tokens else None
+    usage = Usage(tokens=tokens, search_units=meter.search_units, requests=meter.requests, retries=meter.retries)
     amounts = {name: getattr(usage, name) for name in target.price}
     if not amounts or None in amounts.values():
         return usage

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Literal, get_args
 
+from uprank.errors import ConfigurationError
 from uprank.scorers.base import ScoreKind
 
 __all__ = ["PROVIDERS", "ModelRow", "Provider"]
@@ -84,7 +85,7 @@ class Provider:
     key_required: bool = False
     auth: str = "Authorization"
     headers: Mapping[str, str] = field(default_factory=dict)
-    score_kind: ScoreKind = "probability"
+    score_kind: ScoreKind = "rank"
     native: Literal["probability"] | None = None
     max_documents: int | None = None
     max_request_tokens: int | None = None
@@ -95,6 +96,23 @@ class Provider:
     instruction: str | None = None
     models: tuple[ModelRow, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Refuse what would only show at the first call.
+
+        Raises:
+            ConfigurationError: If a field is not what it should be.
+        """
+        problems = {
+            "key_variables must be a tuple": isinstance(self.key_variables, str),
+            "fields must be a tuple": isinstance(self.fields, str),
+            "path must be empty or begin with a slash": bool(self.path) and not self.path.startswith("/"),
+            "score_kind must be one of " + ", ".join(get_args(ScoreKind)): self.score_kind not in get_args(ScoreKind),
+            "max_documents must be at least 1": self.max_documents is not None and self.max_documents < 1,
+        }
+        found = next((problem for problem, there in problems.items() if there), None)
+        if found is not None:
+            raise ConfigurationError(f"The provider {self.scheme!r}: {found}.")
+
     def row(self, model: str) -> ModelRow:
         """What is particular to ``model``; an empty row where nothing is."""
         name = model.lower()
@@ -102,6 +120,7 @@ class Provider:
 
 
 _QWEN3 = ModelRow("*qwen3*rerank*", score_kind="probability")  # its two classes are soft-maxed by every server
+_LISTWISE_JINA = ModelRow("*jina-reranker-v3*", score_kind="cosine", listwise=True)  # whoever serves it
 
 _ROWS = (
     # Hosted
@@ -111,6 +130,7 @@ _ROWS = (
         dialect="cohere",
         base_url="https://api.cohere.com",
         path="/v2/rerank",
+        score_kind="probability",
         base_variable="CO_API_URL",
         example="rerank-v4.0-fast",
         key_variables=("CO_API_KEY", "COHERE_API_KEY"),
@@ -124,13 +144,14 @@ _ROWS = (
         dialect="jina",
         base_url="https://api.jina.ai",
         path="/v1/rerank",
+        score_kind="probability",
         example="jina-reranker-v2-base-multilingual",
         key_variables=("JINA_API_KEY",),
         key_required=True,
         max_documents=1024,
         fields=("truncation", "max_doc_length"),
         models=(
-            ModelRow("jina-reranker-v3*", score_kind="cosine", listwise=True),
+            _LISTWISE_JINA,
             ModelRow("jina-colbert-*", score_kind="rank"),
         ),
     ),
@@ -140,6 +161,7 @@ _ROWS = (
         dialect="voyage",
         base_url="https://api.voyageai.com",
         path="/v1/rerank",
+        score_kind="probability",
         base_by_key={"al-": "https://ai.mongodb.com"},  # keys that MongoDB issues
         example="rerank-2.5",
         key_variables=("VOYAGE_API_KEY",),
@@ -187,6 +209,7 @@ _ROWS = (
         dialect="pinecone",
         base_url="https://api.pinecone.io",
         path="/rerank",
+        score_kind="probability",
         example="bge-reranker-v2-m3",
         key_variables=("PINECONE_API_KEY",),
         key_required=True,
@@ -207,6 +230,7 @@ _ROWS = (
         dialect="jina",
         base_url="https://api.together.ai",
         path="/v1/rerank",
+        score_kind="probability",
         example="mixedbread-ai/Mxbai-Rerank-Large-V2",
         key_variables=("TOGETHER_API_KEY",),
         key_required=True,
@@ -217,6 +241,7 @@ _ROWS = (
         dialect="jina",
         base_url="https://api.fireworks.ai/inference",
         path="/v1/rerank",
+        score_kind="probability",
         example="fireworks/qwen3-reranker-8b",
         key_variables=("FIREWORKS_API_KEY",),
         key_required=True,
@@ -235,6 +260,7 @@ _ROWS = (
         models=(
             ModelRow("cohere/*", score_kind="probability", max_documents=1000),
             ModelRow("voyageai/*", score_kind="probability", max_documents=1000, max_request_tokens=600_000),
+            _LISTWISE_JINA,
         ),
     ),
     # Self-hosted
@@ -244,6 +270,7 @@ _ROWS = (
         dialect="cohere",
         base_url="http://localhost:8000",
         path="/v1/rerank",
+        score_kind="probability",
         example="BAAI/bge-reranker-v2-m3",
         key_variables=("VLLM_API_KEY",),
         fields=("truncate_prompt_tokens", "truncation_side", "max_tokens_per_doc", "max_tokens_per_query", "priority"),
@@ -254,6 +281,7 @@ _ROWS = (
         dialect="score",
         base_url="http://localhost:8000",
         path="/v1/score",
+        score_kind="probability",
         example="BAAI/bge-reranker-v2-m3",
         key_variables=("VLLM_API_KEY",),
         fields=("truncate_prompt_tokens", "truncation_side", "max_tokens_per_doc", "max_tokens_per_query", "priority"),
@@ -308,7 +336,7 @@ _ROWS = (
         example="bge-reranker-v2-m3",
         key_variables=("XINFERENCE_API_KEY",),
         score_kind="rank",  # its engines differ: sigmoid, soft-max, or raw logits
-        models=(_QWEN3, ModelRow("jina-reranker-v3*", score_kind="cosine", listwise=True)),
+        models=(_QWEN3, _LISTWISE_JINA),
     ),
     Provider(
         scheme="localai",
@@ -340,6 +368,7 @@ _ROWS = (
             _QWEN3,
             ModelRow("mixedbread-ai/mxbai-rerank-*-v2", score_kind="logit"),
             ModelRow("baai/bge-m3", score_kind="cosine"),
+            _LISTWISE_JINA,
         ),
     ),
     Provider(
@@ -351,6 +380,7 @@ _ROWS = (
         example="my-model",
         takes_model=False,
         score_kind="rank",
+        models=(_LISTWISE_JINA,),
     ),
 )
 

@@ -13,7 +13,7 @@ from uprank.errors import ServiceError
 from uprank.rounds import adrive, drive
 from uprank.scorers.base import Outcome, Scorer, ScoreRequest, Scores
 from uprank.scorers.http.endpoint import Endpoint
-from uprank.scorers.http.gate import NoPlace, Ticket
+from uprank.scorers.http.gate import NoPlace, NoTurn, Ticket
 from uprank.scorers.http.messages import Lost, Reply
 from uprank.scorers.http.plan import Memory, Target, TooLarge, prepare, score_plan
 from uprank.scorers.http.replies import Results
@@ -86,10 +86,15 @@ class RemoteScorer(Scorer):
         await self._endpoint.aclose()
 
     def _round(self, parts: _Round) -> list[_Answer]:
-        return run_round(parts, self._step, workers=self._target.gate.most)
+        return run_round(parts, self._step, workers=self._workers())
 
     async def _around(self, parts: _Round) -> list[_Answer]:
-        return await arun_round(parts, self._astep, workers=self._target.gate.most)
+        return await arun_round(parts, self._astep, workers=self._workers())
+
+    def _workers(self) -> int:
+        """How many are taken up at once: one that would only wait for its turn has not begun, nor has its deadline."""
+        gate = self._target.gate
+        return gate.most if gate.per_minute is None else min(gate.most, gate.per_minute)
 
     def _step(self, step: Step, stop: threading.Event) -> Reply | Lost | None:
         if isinstance(step, Wait):
@@ -101,8 +106,8 @@ class RemoteScorer(Scorer):
                 if stop.is_set():
                     raise Abandoned
                 return _noted(ticket, self._endpoint.send(step.call, step.time()))
-        except NoPlace:
-            return _NO_PLACE
+        except (NoPlace, NoTurn) as none:
+            return _NOT_SENT[type(none)]
 
     async def _astep(self, step: Step) -> Reply | Lost | None:
         if isinstance(step, Wait):
@@ -111,13 +116,13 @@ class RemoteScorer(Scorer):
         try:
             async with self._target.gate.aentered(step.clock.remaining()) as ticket:
                 return _noted(ticket, await self._endpoint.asend(step.call, step.time()))
-        except NoPlace:
-            return _NO_PLACE
+        except (NoPlace, NoTurn) as none:
+            return _NOT_SENT[type(none)]
         except asyncio.CancelledError as cancelled:
             raise cancelled.with_traceback(None)  # noqa: B904 - the same, without the frames that hold the headers
 
 
-_NO_PLACE = Lost("queue", "all places were taken")
+_NOT_SENT = {NoPlace: Lost("queue", "all places were taken"), NoTurn: Lost("turn", "the minute's limit is reached")}
 
 
 def _bare(outcome: Outcome) -> Outcome:

@@ -6,6 +6,7 @@ that the same lines serve threads and event loops.
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Callable, Generator, Mapping
@@ -18,11 +19,14 @@ from uprank.errors import ConfigurationError, ServiceError
 from uprank.scorers.http.failures import Asked, is_retryable, lost_error, reply_error
 from uprank.scorers.http.gate import Gate
 from uprank.scorers.http.messages import Call, Lost, Reply
+from uprank.scorers.http.replies import Results
 
 __all__ = ["Clock", "Meter", "RetryPolicy", "Send", "Step", "Wait", "attempts", "wait_hint"]
 
+logger = logging.getLogger("uprank")
+
 _FIRST_WAIT = 0.5  # seconds; doubled for each further retry
-_FIRST_WAIT_RATE_LIMITED = 2.0  # several services limit per minute and send no Retry-After
+_MOST_DOUBLINGS = 16
 _LONGEST_WAIT = 60.0
 _LONGEST_HINT = 600.0  # without a deadline: a service may ask to come back tomorrow
 _MOST_TIMEOUTS = 1  # a request that timed out may have been served, and billed: it is repeated once
@@ -38,6 +42,8 @@ class RetryPolicy:
         max_retries: Further attempts after the first.
         timeout: Seconds for one attempt, from sending to the last byte of the reply.
         deadline: Seconds for the whole call, all waiting included; ``None`` sets none.
+        rate_limit_wait: The most seconds to wait at first after a 429 that says nothing of it; doubled
+            for each further retry. More for services that count by the minute.
 
     Raises:
         ConfigurationError: If one of them is out of range.
@@ -46,6 +52,7 @@ class RetryPolicy:
     max_retries: int = 4
     timeout: float = 60.0
     deadline: float | None = 120.0
+    rate_limit_wait: float = 0.5
 
     def __post_init__(self) -> None:
         if isinstance(self.max_retries, bool) or not isinstance(self.max_retries, int) or self.max_retries < 0:
@@ -63,6 +70,7 @@ class Clock:
 
     deadline: float | None
     _ends: float | None = None
+    _paused: float | None = None
 
     def remaining(self) -> float:
         """Seconds left; infinite without a deadline."""
@@ -72,13 +80,31 @@ class Clock:
             self._ends = time.monotonic() + self.deadline
         return self._ends - time.monotonic()
 
+    def pause(self) -> None:
+        """One of the call's requests has ended. If it is the last, what follows is not the call's time."""
+        self._paused = time.monotonic()
+
+    def resume(self) -> None:
+        """Go on: since the last of its requests ended, the call only waited for others of its batch."""
+        if self._ends is not None and self._paused is not None:
+            self._ends += time.monotonic() - self._paused
+
 
 @dataclass(slots=True)
 class Meter:
-    """Counts what one call sends."""
+    """Counts what one call sends, and what the service says it used for it."""
 
     requests: int = 0
     retries: int = 0
+    tokens: int | None = None
+    search_units: float | None = None
+
+    def add(self, results: Results) -> None:
+        """Count the use that a reply reports."""
+        if results.tokens is not None:
+            self.tokens = (self.tokens or 0) + results.tokens
+        if results.search_units is not None:
+            self.search_units = (self.search_units or 0) + results.search_units
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +140,7 @@ Step: TypeAlias = "Send | Wait"
 class _Trouble:
     """What has gone wrong so far."""
 
+    rate_limit_wait: float
     retries: int = 0
     timeouts: int = 0
     jitter: Callable[[float, float], float] = field(default=random.uniform)
@@ -123,11 +150,11 @@ class _Trouble:
 
         Full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
         """
-        if hint is not None:
+        if hint:  # zero, or a date that has passed, is no wait to go by
             return hint + self.jitter(0.0, 0.1 * hint)  # never earlier; spread over those told the same
         limited = isinstance(outcome, Reply) and outcome.status == 429
-        first = _FIRST_WAIT_RATE_LIMITED if limited else _FIRST_WAIT
-        return self.jitter(0.0, min(_LONGEST_WAIT, first * 2**self.retries))
+        first = self.rate_limit_wait if limited else _FIRST_WAIT
+        return self.jitter(0.0, min(_LONGEST_WAIT, first * 2 ** min(self.retries, _MOST_DOUBLINGS)))
 
 
 def attempts(
@@ -154,22 +181,26 @@ def attempts(
     Raises:
         ServiceError: The one that the last outcome stands for.
     """
-    trouble = _Trouble()
+    trouble = _Trouble(policy.rate_limit_wait)
     while True:
-        turn = gate.turn(clock.remaining())
-        if turn is None:
-            limit = f"at {gate.per_minute} requests a minute none is free within the deadline of {clock.deadline} s"
-            raise lost_error(Lost("queue", limit), asked, tried=_tried(trouble))
+        turn = gate.until_turn()
+        if turn >= clock.remaining():
+            limit = f"requests_per_minute={gate.per_minute} leaves none within the deadline of {clock.deadline} s"
+            raise lost_error(Lost("turn", limit), asked, tried=_tried(trouble))
         if turn > 0:
             yield Wait(turn)
+        if clock.remaining() <= 0:
+            raise lost_error(Lost("queue", _ran_out(clock)), asked, tried=_tried(trouble))
         outcome = yield Send(call, policy.timeout, clock)
+        if outcome is None:  # an answer to Wait where one to Send is due: the driver is wrong
+            raise TypeError("a Send must be answered by a Reply or by Lost")
+        if isinstance(outcome, Lost) and outcome.why == "turn":
+            continue  # others were first
         if isinstance(outcome, Lost) and outcome.why == "queue":
             raise _error(outcome, asked, None, trouble, clock)
         meter.requests += 1
         if isinstance(outcome, Reply) and 200 <= outcome.status < 300 and outcome.status != 202:
             return accept(outcome)
-        if outcome is None:  # an answer to Wait where one to Send is due: the driver is wrong
-            raise TypeError("a Send must be answered by a Reply or by Lost")
         hint = wait_hint(outcome.headers) if isinstance(outcome, Reply) else None
         error = _error(outcome, asked, hint, trouble, clock)
         if not _worth_retrying(outcome, trouble) or trouble.retries >= policy.max_retries:
@@ -177,6 +208,7 @@ def attempts(
         pause = trouble.wait(outcome, hint)
         if pause >= clock.remaining() or (clock.deadline is None and pause > _LONGEST_HINT):
             raise error  # better to know now than at the deadline
+        logger.info("%s; trying again in %.1f s", error, pause)
         yield Wait(pause)
         trouble.retries += 1
         meter.retries += 1

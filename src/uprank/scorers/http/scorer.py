@@ -33,12 +33,17 @@ from uprank.scorers.http.settings import (
     valid_headers,
     valid_price,
     valid_proxy,
+    valid_transport,
     valid_verify,
 )
 from uprank.scorers.http.splitting import Limits
 from uprank.secrets import KeyLike, masked, without_secrets
 
 __all__ = ["HTTPScorer"]
+
+# Seconds to wait at most at first after a 429 without a hint: hosted services count by the minute, a
+# server of one's own is only busy for the moment.
+_PER_MINUTE, _PER_REQUEST = 5.0, 0.5
 
 
 class HTTPScorer(RemoteScorer):
@@ -56,7 +61,8 @@ class HTTPScorer(RemoteScorer):
             ``"score"`` or ``"sie"``.
         api_key: The key, also as a ``SecretStr``; by default from the service's environment variable.
         base_url: The server's address, with or without the path; for ``"http"`` the full address.
-        timeout: Seconds for one attempt, from sending to the last byte of the reply.
+        timeout: Seconds for one attempt, from sending to the last byte of the reply. (Synchronous calls
+            cannot be called off in the midst of headers: there each wait for a piece is bounded.)
         deadline: Seconds for the whole call, all waiting included; ``None`` sets none. A bulk
             ``rank_many`` counts it for each query, from when its first request is taken up.
         max_retries: Further attempts of one request. Only failures that may pass are retried, and a
@@ -68,7 +74,7 @@ class HTTPScorer(RemoteScorer):
         check: Score an obvious pair before the first call, and fail if the server gets it wrong.
         price: What a unit costs, by ``"tokens"``, ``"search_units"`` or ``"requests"``, e.g.
             ``{"tokens": 0.05 / 1e6}``; fills ``usage.cost``.
-        headers: Sent with every request.
+        headers: Sent with every request; one that carries a key takes the place of the environment's.
         proxy: A proxy's URL; by default the environment's (``HTTPS_PROXY``, ``NO_PROXY``).
         verify: ``False`` trusts any server; a path is a file of certificates to trust; or an
             ``ssl.SSLContext``.
@@ -108,17 +114,25 @@ class HTTPScorer(RemoteScorer):
         # Masked, so that a traceback that prints this function's variables shows no secret.
         given = masked({name: value for name, value in locals().items() if name in _OPTIONS or name == "provider"})
         api_key, base_url, headers, proxy = (given[name] for name in ("api_key", "base_url", "headers", "proxy"))
-        row = find_provider(provider)
+        row, model = find_provider(provider), model.strip()
         particular = row.row(model)
         name = f"{row.scheme}:{model}" if model else row.scheme
         valid_fields(name, row, fields, _OPTIONS)
-        keys = Keys(name, row.key_variables, api_key)
+        # A caller who sends that header means it: no environment's key takes its place.
+        own_header = row.auth.lower() in map(str.lower, valid_headers(headers or {}))
+        variables = () if own_header else row.key_variables
+        keys = Keys(name, variables, api_key)
         url = find_address(row, model, base_url, keys.value())
-        if row.key_required and base_url is None and not self._brings_key():
+        if row.key_required and base_url is None and not own_header and not self._brings_key():
             keys.check()
         shape = find_dialect(row, dialect)
+        if api_key is not None and own_header:
+            raise ConfigurationError(
+                f"{name}: headers= has {row.auth} already, which api_key= would replace; give one."
+            )
+        valid_transport(transport)
         valid_body(name, shape, fields, extra_body or {})
-        valid_verify(verify)
+        verify = valid_verify(verify)
         always = {**shape.always, **particular.sends, **fields, **(extra_body or {})}
         if score_kind is not None and score_kind not in get_args(ScoreKind):
             raise ConfigurationError(f"score_kind must be one of {', '.join(get_args(ScoreKind))}; got {score_kind!r}.")
@@ -147,9 +161,10 @@ class HTTPScorer(RemoteScorer):
             counts_tokens=row.counts_tokens,
             check=check,
             price=valid_price(price or {}),
-            policy=RetryPolicy(max_retries, timeout, deadline),
+            policy=RetryPolicy(max_retries, timeout, deadline, _PER_MINUTE if row.key_required else _PER_REQUEST),
             gate=shared_gate(origin(url), max_concurrency, requests_per_minute, keys.value()),
             advice=keys.advice,
+            keyed=lambda: bool(keys.value()) or self._brings_key() or own_header,
             secrets=lambda: (keys.value(), *secrets_in(sent, proxy)),
         )
         options = ClientOptions(max_concurrency, sent, proxy, verify, transport, secure=url.startswith("https"))

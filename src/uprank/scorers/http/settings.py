@@ -6,9 +6,13 @@ import difflib
 import json
 import os
 import re
+import ssl
 from collections.abc import Iterable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+import httpx
 
 from uprank.errors import ConfigurationError
 from uprank.scorers.http.addresses import join, with_model
@@ -28,11 +32,13 @@ __all__ = [
     "valid_headers",
     "valid_price",
     "valid_proxy",
+    "valid_transport",
     "valid_verify",
 ]
 
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.1
 _PROXIES = ("http", "https", "socks5", "socks5h")
+_ELSEWHERE = {"api_base": "base_url", "url": "base_url", "endpoint": "base_url", "top_k": "top_n", "k": "top_n"}
 _PRICED = ("tokens", "search_units", "requests")
 
 
@@ -65,8 +71,8 @@ class Keys:
     @property
     def advice(self) -> str:
         """How to give one."""
-        ways = ["pass api_key=", *(f"set the environment variable {variable}" for variable in self._variables)]
-        return f"To give a key, {' or '.join(ways)}."
+        variables = f" or set the environment variable {' or '.join(self._variables)}" if self._variables else ""
+        return f"To give a key, pass api_key={variables}."
 
     def check(self) -> None:
         """Raise if there is none.
@@ -75,7 +81,7 @@ class Keys:
             ConfigurationError: With what to do.
         """
         if self.current() is None:
-            raise ConfigurationError(f"{self._name} needs a key. {self.advice} (A key is never pickled.)")
+            raise ConfigurationError(f"{self._name} needs a key. {self.advice}")
 
 
 def find_provider(provider: str | Provider) -> Provider:
@@ -121,8 +127,8 @@ def valid_fields(name: str, row: Provider, fields: Mapping[str, object], options
     """Refuse request fields that the service does not know: some would refuse the request for them."""
     for field in fields:
         if field not in row.fields:
-            known = [*row.fields, *options]
-            close = difflib.get_close_matches(field, known, n=1)
+            known = [*row.fields, *(name for name in options if name != "dialect" or row.scheme == "http")]
+            close = [_ELSEWHERE[field]] if field in _ELSEWHERE else difflib.get_close_matches(field, known, n=1)
             hint = f"Did you mean {close[0]!r}? " if close else ""
             raise ConfigurationError(
                 f"{name} has no option {field!r}. {hint}It takes: {', '.join(known)}. Request fields that are not "
@@ -144,14 +150,28 @@ def valid_body(name: str, dialect: Dialect, fields: Mapping[str, object], extra:
         raise ConfigurationError(f"{name}: a request field cannot be sent as JSON: {error}.") from None
 
 
-def valid_verify(verify: object) -> None:
-    """Refuse a file of certificates that is not there, rather than fail at the first call."""
-    if isinstance(verify, str) and not Path(verify).is_file():
-        raise ConfigurationError(f"verify={verify!r} is no file of certificates.")
+def valid_verify(verify: object) -> bool | str | ssl.SSLContext:
+    """Refuse what is no way to trust, and a file of certificates that is not there, before the first call."""
+    if isinstance(verify, (bool, ssl.SSLContext)):
+        return verify
+    if not isinstance(verify, (str, Path)):
+        raise ConfigurationError(f"verify must be a file, an ssl.SSLContext, True or False; got {verify!r}.")
+    try:
+        ssl.create_default_context(cafile=str(verify))
+    except OSError as error:  # not there, or not certificates (an SSLError is one too)
+        raise ConfigurationError(f"verify={str(verify)!r} is no file of certificates: {error}") from None
+    return str(verify)
+
+
+def valid_transport(transport: object) -> None:
+    if transport is not None and not isinstance(transport, (httpx.BaseTransport, httpx.AsyncBaseTransport)):
+        raise ConfigurationError(f"transport must be an httpx transport, got {type(transport).__name__}.")
 
 
 def valid_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """Refuse headers that cannot be sent; their values are not shown. Space around them is dropped."""
+    if not isinstance(headers, Mapping):
+        raise ConfigurationError(f"headers must map names to values, got {type(headers).__name__}.")
     for name, value in headers.items():
         if not isinstance(name, str) or not isinstance(value, str):
             raise ConfigurationError(f"headers must map strings to strings; look at {name!r}.")
@@ -173,6 +193,8 @@ def valid_proxy(proxy: str | None) -> str | None:
     if unusable:
         schemes = "://, ".join(_PROXIES)
         raise ConfigurationError(f"proxy must be an address with host and port that begins with one of {schemes}://.")
+    if proxy is not None and proxy.startswith("socks") and find_spec("socksio") is None:
+        raise ConfigurationError('A SOCKS proxy needs socksio, not installed here. Run: pip install "httpx[socks]"')
     return proxy
 
 
@@ -183,6 +205,8 @@ def valid_count(name: str, value: int | None) -> int | None:
 
 
 def valid_price(price: Mapping[str, float]) -> dict[str, float]:
+    if not isinstance(price, Mapping):
+        raise ConfigurationError(f"price must map units to prices, got {type(price).__name__}.")
     for unit, amount in price.items():
         if unit not in _PRICED:
             raise ConfigurationError(f"price has no unit {unit!r}; it takes {', '.join(_PRICED)}.")

@@ -45,17 +45,17 @@ def split(query: str, texts: Sequence[str], limits: Limits) -> list[range]:
         limits: Of one request.
     """
     if limits.tokens is None and limits.bytes is None:  # nothing to measure
-        return (
-            parts(range(len(texts)), limits.documents)
-            if _exceeds(len(texts), limits.documents)
-            else [range(len(texts))]
-        )
+        return _cut(range(len(texts)), limits.documents or len(texts))
     return list(_ranges(query, texts, limits))
 
 
 def parts(chunk: range, most: int | None) -> list[range]:
     """Shorter ranges for one that a service found too large: two halves, or as long as it says it takes."""
     length = most if most is not None and most < len(chunk) else (len(chunk) + 1) // 2
+    return _cut(chunk, length)
+
+
+def _cut(chunk: range, length: int) -> list[range]:
     return [chunk[start : start + length] for start in range(0, len(chunk), length)]
 
 
