@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -193,6 +195,14 @@ def save_causal(folder: Path, *, template: bool = True) -> Path:
 
 
 SAVERS = {"bert": save_bert, "xlm-roberta": save_xlm_roberta, "modernbert": save_modernbert, "causal": save_causal}
+
+
+@pytest.fixture(autouse=True)
+def _no_gate_of_an_earlier_test() -> Iterator[None]:
+    """A server of an earlier test may have had the same port, and have asked for fewer requests at once."""
+    yield
+    if "uprank.scorers.http.gate" in sys.modules:
+        sys.modules["uprank.scorers.http.gate"]._gates.clear()
 
 
 @pytest.fixture(scope="session")

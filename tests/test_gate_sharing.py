@@ -202,6 +202,15 @@ def test_what_a_gate_knows_outlives_its_users() -> None:
     assert shared_gate(HOST, 6, None, "once").limit == 3
 
 
+def test_a_host_that_was_busy_a_minute_ago_gets_all_again(minute: float) -> None:
+    gate = Gate(8)
+    answered(gate, throttled=True)
+    assert gate.limit == 4
+    time.sleep(minute + 0.01)
+    answered(gate)
+    assert gate.limit == 8
+
+
 def test_gates_are_not_kept_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gate_module, "_gates", {})
     monkeypatch.setattr(gate_module, "_MOST_GATES", 3)

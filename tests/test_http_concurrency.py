@@ -305,7 +305,7 @@ def test_the_deadline_counts_the_wait_for_a_place(asynchronous: bool) -> None:
         with ThreadPoolExecutor(1) as pool:
             first = pool.submit(patient.rank, QUERY, TEXTS)
             assert eventually(lambda: server.at_once == 1)
-            with pytest.raises(DeadlineExceededError, match="no turn in time"):
+            with pytest.raises(DeadlineExceededError, match="no place in time"):
                 asyncio.run(impatient.arank(QUERY, TEXTS)) if asynchronous else impatient.rank(QUERY, TEXTS)
             assert_right([first.result()], [QUERY], "jina")
         assert len(server.posts) == 1  # the other was never sent, and so not billed

@@ -116,9 +116,15 @@ pytestmark = pytest.mark.no_cover  # the same lines thousands of times; others c
 TIMEOUTS = ("slow", "silent")
 HEALING = [trouble for trouble in TROUBLES if trouble.sends == 2]
 
+
+def for_service(case: Case, trouble: Trouble) -> Trouble:
+    """What is particular to a service: SIE's 502 says that a model cannot be loaded, which does not pass."""
+    return replace(trouble, sends=1) if (case.service, trouble.code) == ("sie", 502) and trouble.own_id else trouble
+
+
 # One place for each fault and service, all of them for three services; every place comes up for each fault.
 EVERYWHERE = [
-    pytest.param(case, trouble, place, id=f"{case}-{trouble}-{place}")
+    pytest.param(case, for_service(case, trouble), place, id=f"{case}-{trouble}-{place}")
     for number, case in enumerate(PROVIDER_CASES)
     for other, trouble in enumerate(TROUBLES)
     if (str(case), trouble.name) != ("cohere", "index-string")  # below: its SDK reads the number
@@ -312,7 +318,7 @@ async def test_passthrough_keeps_the_original_order_and_says_so(
 ) -> None:
     server = servers.of(case)
     # One driver for each place and the other for the next: both come up for each fault.
-    driver = ("rank", "arank")[(place + TROUBLES.index(trouble)) % 2]
+    driver = ("rank", "arank")[(place + [one.name for one in TROUBLES].index(trouble.name)) % 2]
     outcome = await outcome_of(case, server, trouble, place, driver, on_error="passthrough", max_retries=0)
     ranking = outcome.ranking
     assert ranking.degraded
@@ -328,7 +334,7 @@ HEALED = [
     pytest.param(case, trouble, (number + other) % 3, id=f"{case}-{trouble}")
     for number, case in enumerate(PROVIDER_CASES)
     for other, trouble in enumerate(HEALING)
-    if case in REPRESENTATIVE or trouble.name not in TIMEOUTS
+    if for_service(case, trouble).sends == 2 and (case in REPRESENTATIVE or trouble.name not in TIMEOUTS)
 ]
 
 

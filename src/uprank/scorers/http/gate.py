@@ -1,8 +1,9 @@
 """How many requests a host gets at once, and how many a minute.
 
-The number at once falls by half when the host answers 429 and creeps back with each success
-(additive increase, multiplicative decrease, as TCP does: RFC 5681). One gate serves threads and
-event loops alike: who must wait holds a ``concurrent.futures.Future``.
+The number at once falls by half when the host answers 429, creeps back with each success, and is
+what it was after a minute without one (additive increase, multiplicative decrease, as TCP does: RFC
+5681). One gate serves threads and event loops alike: who must wait holds a
+``concurrent.futures.Future``.
 """
 
 from __future__ import annotations
@@ -79,6 +80,7 @@ class Gate:
         self.most = most
         self.per_minute = per_minute
         self._limit = float(most)
+        self._cut_time = 0.0
         self._begun: deque[float] = deque(maxlen=per_minute)
         self.empty()
 
@@ -171,12 +173,14 @@ class Gate:
             self._inside -= 1
             if ticket.throttled and ticket.number > self._cut_at:  # those sent before the last cut say nothing new
                 self._limit = max(1.0, self._limit / 2)
-                self._cut_at = self._entered
+                self._cut_at, self._cut_time = self._entered, time.monotonic()
             elif ticket.ok:
                 self._limit = min(float(self.most), self._limit + 1 / self._limit)
             self._admit()
 
     def _admit(self) -> None:
+        if self._limit < self.most and time.monotonic() - self._cut_time > _MINUTE:
+            self._limit = float(self.most)  # what a host said a minute ago says nothing of now
         while self._waiting and self._inside < int(self._limit):
             place = self._waiting.popleft()
             if place.forsaken or not place.set_running_or_notify_cancel():
