@@ -15,6 +15,7 @@ import pytest
 
 from rerank_servers import RerankServer, native, relevance
 from uprank import Ranking, Reranker
+from uprank.scorers.http.gate import Gate, NoPlace
 
 QUERY = "where do whales swim?"
 TEXTS = ["The lazy dog sleeps.", "Whales swim in the deep sea.", "Paris is the capital of France."]
@@ -85,3 +86,20 @@ def forked(call: Callable[[], None]) -> int:
         status = 0
     finally:
         os._exit(status)  # nothing of pytest may run twice
+
+
+def assert_free(gate: Gate, places: int) -> None:
+    """Exactly so many can enter: no place was lost, none was made up."""
+    entered = [gate.entered(0.0) for _ in range(places)]
+    for each in entered:
+        each.__enter__()
+    with pytest.raises(NoPlace), gate.entered(0.0):
+        pass
+    for each in entered:
+        each.__exit__(None, None, None)
+
+
+def answered(gate: Gate, *, ok: bool = False, throttled: bool = False) -> None:
+    """One request comes and goes."""
+    with gate.entered(1.0) as ticket:
+        ticket.ok, ticket.throttled = ok, throttled

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from http_loopback import answered, assert_free
 from uprank.scorers.http.gate import Gate, NoPlace
 
 FOREVER = float("inf")
@@ -34,23 +35,6 @@ class Count:
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self.now -= 1
-
-
-def assert_free(gate: Gate, places: int) -> None:
-    """Exactly so many can enter: no place was lost, none was made up."""
-    entered = [gate.entered(0.0) for _ in range(places)]
-    for each in entered:
-        each.__enter__()
-    with pytest.raises(NoPlace), gate.entered(0.0):
-        pass
-    for each in entered:
-        each.__exit__(None, None, None)
-
-
-def answered(gate: Gate, *, ok: bool = False, throttled: bool = False) -> None:
-    """One request comes and goes."""
-    with gate.entered(1.0) as ticket:
-        ticket.ok, ticket.throttled = ok, throttled
 
 
 # The number at once.

@@ -11,30 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from http_loopback import forked
+from http_loopback import answered, assert_free, forked
 from rerank_servers import serve
 from uprank import Reranker
 from uprank.errors import ConfigurationError, DeadlineExceededError
 from uprank.scorers.http import gate as gate_module
-from uprank.scorers.http.gate import Gate, NoPlace, NoTurn, shared_gate
-
-
-def assert_free(gate: Gate, places: int) -> None:
-    """Exactly so many can enter: no place was lost, none was made up."""
-    entered = [gate.entered(0.0) for _ in range(places)]
-    for each in entered:
-        each.__enter__()
-    with pytest.raises(NoPlace), gate.entered(0.0):
-        pass
-    for each in entered:
-        each.__exit__(None, None, None)
-
-
-def answered(gate: Gate, *, ok: bool = False, throttled: bool = False) -> None:
-    """One request comes and goes."""
-    with gate.entered(1.0) as ticket:
-        ticket.ok, ticket.throttled = ok, throttled
-
+from uprank.scorers.http.gate import Gate, NoTurn, shared_gate
 
 # Requests a minute.
 
