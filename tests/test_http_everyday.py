@@ -306,8 +306,9 @@ async def test_a_client_that_cannot_be_called_is_no_bad_reply() -> None:
     [{"price": 0.002}, {"headers": [("a", "b")]}, {"transport": object()}, {"verify": 5}, {"verify": None}],
 )
 def test_options_of_the_wrong_kind_are_refused_when_the_reranker_is_made(options: dict[str, object]) -> None:
-    with pytest.raises(ConfigurationError, match=next(iter(options))):
-        Reranker("tei:m", **options)
+    for name in ("tei:m", "cohere:m"):
+        with pytest.raises(ConfigurationError, match=next(iter(options))):
+            Reranker(name, **{"api_key": "key-1234", **options})
 
 
 @pytest.mark.parametrize("failure", ["nope", 200, 99])

@@ -84,7 +84,8 @@ class CohereScorer(HTTPScorer):
         for given in (client, async_client):
             if given is not None and not callable(getattr(given, "rerank", None)):
                 raise ConfigurationError(f"A Cohere client has a method rerank; got a {type(given).__name__}.")
-        if "authorization" in map(str.lower, options.get("headers") or ()):
+        headers = options.get("headers")
+        if isinstance(headers, Mapping) and any(str(name).lower() == "authorization" for name in headers):
             raise ConfigurationError(
                 'The Cohere SDK writes the header Authorization itself: pass api_key=, or use "http:<model>" with '
                 'dialect="cohere" and the full address.'
@@ -133,12 +134,8 @@ class _SDKEndpoint(ABC):
         client = self._client(call.url)
         try:
             return _success(client.rerank(**_arguments(call, timeout)))
-        except (ApiError, httpx.HTTPError) as error:
-            return _failure(error, timeout)
-        except _STUMBLES as error:
-            if not isinstance(error, RecursionError) and not _in_reading(error):
-                raise
-            return _unread(error)
+        except (ApiError, httpx.HTTPError, *_STUMBLES) as error:
+            return _came_of(error, timeout)
 
     async def asend(self, call: Call, timeout: float) -> Reply | Lost:
         try:
@@ -146,12 +143,8 @@ class _SDKEndpoint(ABC):
                 return _success(await self._arerank(call.url, _arguments(call, timeout)))
         except TimeoutError:
             return Lost("timeout", f"no whole reply within {timeout:g} s")
-        except (ApiError, httpx.HTTPError) as error:
-            return _failure(error, timeout)
-        except _STUMBLES as error:
-            if not isinstance(error, RecursionError) and not _in_reading(error):
-                raise
-            return _unread(error)
+        except (ApiError, httpx.HTTPError, *_STUMBLES) as error:
+            return _came_of(error, timeout)
 
 
 class _OwnClients(_SDKEndpoint):
@@ -249,6 +242,15 @@ def _failure(error: ApiError | httpx.HTTPError, timeout: float) -> Reply | Lost:
     headers = {name.lower(): value for name, value in (getattr(error, "headers", None) or {}).items()}
     data = Unreadable(error.body) if isinstance(error.body, str) else _plain(error.body)
     return Reply(error.status_code or 0, headers, data)
+
+
+def _came_of(error: Exception, timeout: float) -> Reply | Lost:
+    """What an exception of the SDK stands for; one that is no outcome of a request is raised again."""
+    if isinstance(error, (ApiError, httpx.HTTPError)):
+        return _failure(error, timeout)
+    if isinstance(error, RecursionError) or _in_reading(error):
+        return _unread(error)
+    raise error
 
 
 def _in_reading(error: Exception) -> bool:
