@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import threading
 from collections.abc import Iterator
@@ -114,6 +115,8 @@ TROUBLES = [
 pytestmark = pytest.mark.no_cover  # the same lines thousands of times; others cover them
 
 TIMEOUTS = ("slow", "silent")
+CALL = "x-test-call"  # a header that tells the requests of one call from those that an earlier one gave up
+_calls = itertools.count()
 HEALING = [trouble for trouble in TROUBLES if trouble.sends == 2]
 
 
@@ -208,16 +211,20 @@ async def outcome_of(
     **more: object,
 ) -> Outcome:
     """Rank three chunks of which one meets trouble, always or so many times."""
-    mark = TEXTS[MARKS[place]]
+    mark, call = TEXTS[MARKS[place]], str(next(_calls))
     options: dict[str, object] = {"max_documents": 4, "max_retries": 1, "deadline": 60.0, **more}
+    options["headers"] = {**(case.headers or {}), CALL: call}
     options.setdefault("timeout", TIMEOUT if trouble.name in TIMEOUTS else 10.0)
     transport = None
+
+    def marked(request: Request) -> bool:
+        return mark in request.texts and request.headers.get(CALL) == call
+
     server.heal()
     if trouble.fault is None:
         options["transport"] = transport = Misdirected(mark, times)
     else:
-        server.fail_when(lambda request: mark in request.texts, trouble.fault, times=times)
-    already = len(server.posts)
+        server.fail_when(marked, trouble.fault, times=times)
     result: Ranking | ServiceError
     reranker = case.reranker(server, **options)
     try:
@@ -229,8 +236,8 @@ async def outcome_of(
         for thread in threading.enumerate():  # requests that were given up may still be on their way
             if thread.name == "uprank-round":
                 thread.join(5.0)
-    marked = [request for request in server.posts[already:] if mark in request.texts]
-    return Outcome(result, marked, len(marked) + (transport.sent if transport is not None else 0))
+    seen = [request for request in server.posts if marked(request)]
+    return Outcome(result, seen, len(seen) + (transport.sent if transport is not None else 0))
 
 
 def expected_error(case: Case, trouble: Trouble) -> type[ServiceError]:
