@@ -7,7 +7,7 @@ INFINITY = .venv-infinity
 # should sleep while they wait, not spin: with busy cores that is several times faster.
 OFFLINE = HF_HUB_OFFLINE=1 OMP_WAIT_POLICY=PASSIVE
 
-.PHONY: help setup demo test test-slow infinity providers lint format clean
+.PHONY: help setup demo test test-slow infinity providers strategies lint format clean
 
 help:
 	@echo "make demo       rerank the documentation of Python's standard library, offline"
@@ -15,6 +15,7 @@ help:
 	@echo "make test-slow  run the long tests too"
 	@echo "make infinity   set up a real Infinity server, which the tests then use"
 	@echo "make providers  bring the table of services in docs/providers.md up to date"
+	@echo "make strategies bring the table of strategies in docs/llm.md up to date"
 	@echo "make lint       ruff and mypy --strict"
 	@echo "make format     let ruff rewrite the code"
 
@@ -23,7 +24,7 @@ setup: $(VENV)/ready
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[demo,local,pandas,http,cohere]" --group dev
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[demo,local,pandas,http,cohere,llm]" --group dev
 	@touch $@
 
 demo: setup
@@ -45,6 +46,9 @@ $(INFINITY)/ready: tests/infinity-requirements.txt
 
 providers: setup
 	$(BIN)/python -m uprank.scorers.http.reference docs/providers.md
+
+strategies: setup
+	$(BIN)/python -m uprank.scorers.llm.reference docs/llm.md
 
 lint: setup
 	$(BIN)/ruff check .

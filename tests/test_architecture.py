@@ -21,6 +21,7 @@ FLOORS = [
     "scorers.registry",
     "scorers.local",
     "scorers.http",
+    "scorers.llm",
     "scorers",
     "ranking",
     "calibration",
@@ -85,7 +86,7 @@ def test_imports_lead_down():
 def test_only_the_adapters_know_the_frameworks():
     for path in SOURCE.rglob("*.py"):
         parts = path.relative_to(SOURCE).parts
-        if parts[0] in ("langchain.py", "llama_index.py", "demo"):
+        if parts[0] in ("langchain.py", "llama_index.py", "demo") or parts[:3] == ("scorers", "llm", "models"):
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

@@ -28,7 +28,7 @@ def sigmoid(logit: float) -> float:
 
 def report(
     scores: Scores, mode: ScoreMode, calibrator: Calibrator | None, *, model: str
-) -> tuple[list[float], ScoreKind]:
+) -> tuple[list[float | None], ScoreKind]:
     """Return the scores to show, and what they mean. The sigmoid is applied here and nowhere else.
 
     Args:
@@ -41,6 +41,10 @@ def report(
         ScoreKindError: If probabilities were asked for and cannot be had.
         InvalidScoresError: If the calibrator's answer is no probability.
     """
+    if scores.reported is not None:
+        if mode == "native" or calibrator is None:
+            return list(scores.reported), "probability"
+        return [None if one is None else _calibrated(calibrator, one, model) for one in scores.reported], "probability"
     if mode == "native":
         if scores.native is None or scores.native == scores.kind:
             return list(scores.values), scores.kind
@@ -48,7 +52,7 @@ def report(
     if calibrator is not None:
         probabilities = [_calibrated(calibrator, value, model) for value in scores.values]
         _check_order(scores.values, probabilities, model)
-        return probabilities, "probability"
+        return [*probabilities], "probability"
     if scores.kind == "probability":
         return list(scores.values), "probability"
     if scores.kind == "logit":

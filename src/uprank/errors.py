@@ -23,7 +23,8 @@
             ├── ServerError                        the service failed
             ├── ConnectionFailedError              no connection, or it broke
             ├── DeadlineExceededError (TimeoutError) no answer in time
-            ├── BadReplyError                      the answer is not one score a document; an InvalidScoresError too
+            ├── BadReplyError                      the answer cannot be used; an InvalidScoresError too
+            ├── ContentRefusedError                the model, or a filter before it, refused to answer
             └── CanaryError                        the service orders an obvious pair wrongly
 
 ``on_error="passthrough"`` applies to :class:`ScorerError` and its children alone: mistakes in the
@@ -42,6 +43,7 @@ __all__ = [
     "CanaryError",
     "ConfigurationError",
     "ConnectionFailedError",
+    "ContentRefusedError",
     "DeadlineExceededError",
     "InvalidDocumentError",
     "InvalidInputError",
@@ -211,7 +213,11 @@ class DeadlineExceededError(ServiceError, TimeoutError):
 
 
 class BadReplyError(ServiceError, InvalidScoresError):
-    """The service answered with something that is not one finite score for each document."""
+    """The service answered, but not with one finite score for each document, nor with an order of them."""
+
+
+class ContentRefusedError(ServiceError):
+    """The model refused to answer, or the provider's filter stopped it."""
 
 
 class CanaryError(ServiceError):

@@ -356,6 +356,7 @@ class Reranker:
             self._model,
             kind,
             usage=replace(scores.usage, pairs=len(job.request.texts)),
+            degraded=scores.degraded,
             warnings=scores.warnings,
         )
 

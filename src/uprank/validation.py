@@ -6,6 +6,7 @@ import math
 import operator
 from collections.abc import Iterable, Mapping, Sequence, Set, Sized
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import SupportsFloat, get_args
 
 from uprank.documents import Document, DocumentLike, as_document, scorable
@@ -90,7 +91,24 @@ def check_scores(scores: Scores, expected: int, model: str) -> Scores:
         for position, value in enumerate(values):
             if not -_ROUNDING <= value <= 1.0 + _ROUNDING:
                 raise InvalidScoresError(f"{model} gave {value} for text {position}; a probability lies in [0, 1].")
-    return replace(scores, values=values)
+    return replace(scores, values=values, reported=_check_reported(scores.reported, values, model))
+
+
+def _check_reported(
+    reported: Sequence[float | None] | None, values: Sequence[float], model: str
+) -> Sequence[float | None] | None:
+    if reported is None:
+        return None
+    if len(reported) != len(values):
+        raise InvalidScoresError(f"{model} reported {len(reported)} scores for {len(values)} texts.")
+    known = [(value, score) for value, score in zip(values, reported, strict=True) if score is not None]
+    for _, score in known:
+        if not 0.0 <= score <= 1.0:  # also refuses NaN
+            raise InvalidScoresError(f"{model} reported {score}; a probability lies in [0, 1].")
+    for (low, before), (high, after) in pairwise(sorted(known)):
+        if after < before and high > low:
+            raise InvalidScoresError(f"{model} reported {before} for a text that it placed below one with {after}.")
+    return reported
 
 
 def _number(value: SupportsFloat, position: int, model: str) -> float:

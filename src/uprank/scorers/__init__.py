@@ -11,6 +11,7 @@ from uprank.scorers.registry import SCHEMES, import_target, register_scorer
 if TYPE_CHECKING:
     from uprank.scorers.http.cohere import CohereScorer
     from uprank.scorers.http.scorer import HTTPScorer
+    from uprank.scorers.llm.scorer import LLMScorer
     from uprank.scorers.local.bm25 import BM25Scorer
     from uprank.scorers.local.cross_encoder import CrossEncoderScorer
     from uprank.scorers.local.embedding import EmbeddingScorer
@@ -23,6 +24,7 @@ __all__ = [
     "CrossEncoderScorer",
     "EmbeddingScorer",
     "HTTPScorer",
+    "LLMScorer",
     "LateInteractionScorer",
     "ScoreKind",
     "ScoreRequest",

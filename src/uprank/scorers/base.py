@@ -31,9 +31,10 @@ class Usage:
 
     Args:
         pairs: Query-document pairs that were scored, after identical texts were merged.
-        tokens: Tokens that the model read, padding not counted; ``None`` where not known.
+        tokens: Tokens that the model read, padding not counted, and of a language model those that it wrote; ``None``
+            where not known.
         search_units: What some services bill by; ``None`` where the service does not say.
-        requests: HTTP requests sent, retries and checks included; 0 for a model that runs here.
+        requests: Requests sent, retries and checks included; 0 for a model that runs here.
         retries: How many of them repeated one that had failed.
         cost: What the call cost at the prices given, in their currency; ``None`` without prices.
     """
@@ -74,6 +75,9 @@ class Scores:
             the pipeline applies that sigmoid once, after sorting.
         usage: What scoring this request consumed; the pipeline fills in the pairs.
         warnings: What the caller should know, e.g. that a document was cut.
+        reported: Where what is shown is not made of ``values``: a probability for each text, or
+            ``None`` where there is no score to give. It must not rise where ``values`` fall.
+        degraded: Whether the order is only the best that could be had, e.g. within a budget.
     """
 
     values: Sequence[float]
@@ -81,6 +85,8 @@ class Scores:
     native: Literal["probability"] | None = None
     usage: Usage = Usage()
     warnings: tuple[str, ...] = ()
+    reported: Sequence[float | None] | None = None
+    degraded: bool = False
 
 
 Outcome: TypeAlias = "Scores | Exception"

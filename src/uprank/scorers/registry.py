@@ -88,6 +88,7 @@ SCHEMES: dict[str, Scheme] = {
     "localai": _service("localai"),
     "sie": _service("sie"),
     "http": _service("http", needs_model=False),
+    "llm": Scheme("uprank.scorers.llm.scorer:LLMScorer"),
 }
 
 _RERANKER_OPTIONS = ("top_n", "threshold", "instruction", "score", "calibrator", "on_error")

@@ -27,12 +27,13 @@ from cohere.core.api_error import ApiError
 
 from uprank.errors import ConfigurationError
 from uprank.scorers.http.clients import ClientOptions, Clients
-from uprank.scorers.http.endpoint import Endpoint, lost, timeouts
+from uprank.scorers.http.endpoint import lost, timeouts
 from uprank.scorers.http.gate import Gate
 from uprank.scorers.http.messages import Call, Lost, Reply, Unreadable
 from uprank.scorers.http.providers import PROVIDERS, Provider
 from uprank.scorers.http.scorer import HTTPScorer
 from uprank.scorers.http.settings import Keys
+from uprank.scorers.http.talking import Endpoint
 from uprank.secrets import masked
 
 __all__ = ["AsyncCohereClient", "CohereClient", "CohereScorer"]
@@ -106,6 +107,7 @@ class CohereScorer(HTTPScorer):
             # Only the client knows its address and key, so its requests are counted by themselves.
             gate = Gate(self._target.gate.most, self._target.gate.per_minute)
             self._target = replace(self._target, url="by the client given", gate=gate)
+            self._gate = gate
 
     def __reduce__(self) -> tuple[object, ...]:
         if self._ready is not None:

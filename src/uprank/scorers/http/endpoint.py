@@ -1,9 +1,8 @@
-"""What carries requests: the contract, and the one behind httpx."""
+"""What carries requests by httpx."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
-from typing import Protocol
 
 import anyio
 import httpx
@@ -12,25 +11,10 @@ from uprank.scorers.http.clients import ClientOptions, Clients
 from uprank.scorers.http.messages import Call, Lost, Reply, decode
 from uprank.secrets import Secret
 
-__all__ = ["Endpoint", "HTTPEndpoint", "lost", "timeouts"]
+__all__ = ["HTTPEndpoint", "lost", "timeouts"]
 
 _CONNECT = 10.0  # seconds; who does not pick up by then is not there
 _NEVER = (httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.DecodingError, httpx.InvalidURL)
-
-
-class Endpoint(Protocol):
-    """Sends one request and returns what came of it.
-
-    A failure is a value, not an exception: no traceback holds the request, and with it the key.
-    """
-
-    def send(self, call: Call, timeout: float) -> Reply | Lost: ...
-
-    async def asend(self, call: Call, timeout: float) -> Reply | Lost: ...
-
-    def close(self) -> None: ...
-
-    async def aclose(self) -> None: ...
 
 
 class HTTPEndpoint:

@@ -166,6 +166,7 @@ def attempts(
     clock: Clock,
     meter: Meter,
     gate: Gate,
+    recover: Callable[[Reply], Result | None] = lambda reply: None,
 ) -> Generator[Step, Reply | Lost | None, Result]:
     """Send ``call`` until it succeeds, cannot succeed, or time runs out.
 
@@ -177,6 +178,7 @@ def attempts(
         clock: Shared by all requests of one call.
         meter: Likewise.
         gate: Tells when the next request may be sent, where requests are limited by the minute.
+        recover: Makes a result of a reply other than a success, where the caller can go on from it.
 
     Raises:
         ServiceError: The one that the last outcome stands for.
@@ -201,6 +203,9 @@ def attempts(
         meter.requests += 1
         if isinstance(outcome, Reply) and 200 <= outcome.status < 300 and outcome.status != 202:
             return accept(outcome)
+        recovered = recover(outcome) if isinstance(outcome, Reply) else None
+        if recovered is not None:
+            return recovered
         hint = wait_hint(outcome.headers) if isinstance(outcome, Reply) else None
         error = _error(outcome, asked, hint, trouble, clock)
         if not _worth_retrying(outcome, trouble) or trouble.retries >= policy.max_retries:

@@ -15,7 +15,7 @@ from uprank.errors import ConfigurationError
 from uprank.scorers.base import ScoreKind
 from uprank.scorers.http.addresses import origin
 from uprank.scorers.http.clients import ClientOptions, Transport, Verify
-from uprank.scorers.http.endpoint import Endpoint, HTTPEndpoint
+from uprank.scorers.http.endpoint import HTTPEndpoint
 from uprank.scorers.http.gate import shared_gate
 from uprank.scorers.http.plan import Target
 from uprank.scorers.http.providers import Provider
@@ -37,6 +37,7 @@ from uprank.scorers.http.settings import (
     valid_verify,
 )
 from uprank.scorers.http.splitting import Limits
+from uprank.scorers.http.talking import Endpoint
 from uprank.secrets import KeyLike, masked, without_secrets
 
 __all__ = ["HTTPScorer"]

@@ -1,0 +1,245 @@
+"""LLMScorer: options → who is asked, how, and how much it may cost."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Generator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from uprank.concurrency import Outcomes, Part, together
+from uprank.errors import InvalidInputError
+from uprank.rounds import adrive, drive
+from uprank.scorers.base import Outcome, ScoreRequest
+from uprank.scorers.http.gate import shared_gate
+from uprank.scorers.http.messages import Lost, Reply
+from uprank.scorers.http.retries import RetryPolicy, Step
+from uprank.scorers.http.talking import RoundsPlan, TalkingScorer
+from uprank.scorers.llm.asking import Asker, ChatEndpoint
+from uprank.scorers.llm.budget import Budget, Price, Spending
+from uprank.scorers.llm.judging import Judge, Judged
+from uprank.scorers.llm.models.find import as_chat_model
+from uprank.scorers.llm.planning import Plan, estimate
+from uprank.scorers.llm.probing import Probe, check_probe, measured, probe_plan
+from uprank.scorers.llm.program import Recipe
+from uprank.scorers.llm.prompts import Example, Prompt
+from uprank.scorers.llm.questions import Score
+from uprank.scorers.llm.rendering import Answers, Renderer, choose_form
+from uprank.scorers.llm.running import RankPlan, rank_plan
+from uprank.scorers.llm.setup import SETUP, Method, Quality, Setup
+from uprank.scorers.llm.strategies import auto
+from uprank.secrets import masked, without_secrets
+
+__all__ = ["LLMScorer"]
+
+_TYPICAL_DOCUMENT = 130  # tokens of a web passage
+
+
+class LLMScorer(TalkingScorer[Judged]):
+    """Ranks by asking a language model.
+
+    Args:
+        llm: A model's name for an OpenAI-compatible service (``"gpt-4.1-mini"``), a LangChain chat model, a
+            LlamaIndex ``LLM``, a function ``(messages: list[dict]) -> str``, sync or async, or a
+            :class:`~uprank.scorers.llm.ChatModel`.
+        method: What the model is asked: to put passages in order (``"listwise"``), to grade each (``"pointwise"``,
+            the only one whose scores are probabilities), to choose the best (``"setwise"``), to
+            compare two (``"pairwise"``).
+        strategy: How a long list is made of such questions; ``"auto"`` chooses by its length. See
+            ``uprank.scorers.llm.strategies``.
+        quality: ``"fast"`` asks about the first ``window`` documents alone; ``"high"`` puts the best ``window`` in
+            order five times, each time shuffled (permutation self-consistency).
+        answers: In which form the model answers: ``"json"`` (a schema), ``"tool"`` (a function call), ``"logprobs"``
+            (the first token's alternatives) or ``"text"``; ``"auto"`` takes the strictest that it has.
+        window: Most documents of one question.
+        step: By how many the sliding window moves; half the window by default.
+        top: How many ranks at the head must be right; what lies below may be ordered roughly.
+        passes: How often the sliding window goes over the whole list.
+        tournaments: How many tournaments are added up.
+        blocks: In how many blocks each document is shown.
+        shuffles: Shuffled repetitions on the best ``window``, instead of what ``quality`` says.
+        scores: Score the best ``window`` besides, and report probabilities that agree with the order. Documents
+            below them have no score.
+        grades: Highest grade of a pointwise judgement: 1 asks yes or no, 3 for a grade from 0 to 3. 1 by default where
+            the model gives log probabilities, else 3.
+        batch: Documents graded by one call, where the answer is no single token.
+        isolate: Never show two documents in one call, so that none can affect another; ``"pointwise"`` only.
+        prompt: Instead of the usual one: a shipped prompt's name (``"rank-zephyr"``), a file, or a
+            :class:`~uprank.scorers.llm.Prompt`.
+        examples: Shown before the question.
+        budget: At most so much for one ranking; at its end the best order so far is returned, flagged.
+        price: ``{"input": ..., "output": ...}``, the cost of a million tokens.
+        context_window: Tokens of a prompt and its answer together. By default what the model tells, else 16,384.
+        max_document_tokens: Documents are cut to so many tokens; by default only to what fits.
+        thinking: Tokens that the model may think before it answers.
+        count_tokens: Counts the tokens of a text; by default an estimate that is seldom too low.
+        temperature: Of the model; leave it at 0.
+        seed: Of labels and shuffles, and of a model that takes one.
+        strict: Whether one call that fails for good fails the ranking; else its documents keep their
+            earlier order and the ranking is flagged. If every call fails, it always does.
+        timeout: Seconds for one attempt.
+        max_retries: Further attempts after a failure that may pass.
+        max_concurrency: Most calls of the model in flight at once, of all scorers that ask it there.
+        requests_per_minute: Most calls begun in a minute.
+        options: For a model given by its name: ``api_key`` (or ``OPENAI_API_KEY``), ``base_url``, ``headers``,
+            ``proxy``, ``verify``, ``transport``, ``extra_body``; see
+            :class:`~uprank.scorers.llm.models.openai.OpenAIModel`. For a function: ``name``.
+
+    Raises:
+        ConfigurationError: If an option, or the combination, cannot work.
+        MissingDependencyError: If a model is given by its name and the SDK is not installed.
+    """
+
+    def __init__(
+        self,
+        llm: object,
+        *,
+        method: Method = "listwise",
+        strategy: str = "auto",
+        quality: Quality = "balanced",
+        answers: Answers = "auto",
+        window: int = 20,
+        step: int | None = None,
+        top: int = 10,
+        passes: int = 1,
+        tournaments: int = 2,
+        blocks: int = 2,
+        shuffles: int | None = None,
+        scores: bool = False,
+        grades: int | None = None,
+        batch: int = 10,
+        isolate: bool = False,
+        prompt: str | Path | Prompt | None = None,
+        examples: Sequence[Example] = (),
+        budget: Budget | None = None,
+        price: Price | Mapping[str, float] | None = None,
+        context_window: int | None = None,
+        max_document_tokens: int | None = None,
+        thinking: int = 0,
+        count_tokens: Callable[[str], int] | None = None,
+        temperature: float = 0.0,
+        seed: int = 0,
+        strict: bool = False,
+        timeout: float = 60.0,
+        max_retries: int = 4,
+        max_concurrency: int = 16,
+        requests_per_minute: int | None = None,
+        **options: Any,  # Any: the chat model checks them
+    ) -> None:
+        given = masked({name: value for name, value in locals().items() if name in _OPTIONS})
+        model = self._model = as_chat_model(llm, masked(options))
+        self.name = model.name
+        self._setup = Setup.checked(model.name, **{name: given[name] for name in SETUP})
+        setup = self._setup
+        gate = shared_gate(f"llm|{model.address}", max_concurrency, requests_per_minute, "|".join(model.secrets()))
+        super().__init__(ChatEndpoint(model), gate)
+        self._asker = Asker(model, gate, RetryPolicy(max_retries, timeout, None))
+        self._style = setup.style(model.context_window)
+        self.score_kind = "probability" if setup.scores or method == "pointwise" else "rank"
+        self.listwise = method != "pointwise"
+        self.accepts_instruction = setup.takes_instruction
+        self.key_variable = "OPENAI_API_KEY" if isinstance(llm, str) else None
+        self._made_of = (llm, without_secrets({**given, **options}))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        llm = self._made_of[0]
+        if not isinstance(llm, str) and not inspect.isfunction(llm):
+            raise TypeError(
+                f'{self.name} holds a ready model, which may hold a key and is not pickled; name it ("llm:<model>")'
+            )
+        return _remake, self._made_of
+
+    def plan(self, documents: int | Sequence[str], query: str = "", *, instruction: str | None = None) -> Plan:
+        """What ranking will cost, before the first call: its own program, run dry.
+
+        Args:
+            documents: How many, of about 130 tokens each, or their texts.
+            query: The query.
+            instruction: As for ranking.
+
+        Raises:
+            InvalidInputError: If ``documents`` is negative.
+        """
+        if isinstance(documents, int):
+            if documents < 0:
+                raise InvalidInputError(f"documents must be at least 0, got {documents}.")
+            documents = [f"{number} " + "word " * (_TYPICAL_DOCUMENT - 1) for number in range(documents)]
+        request = ScoreRequest(query or "word " * 8, list(documents), instruction)
+        judge = self._judge(request, Spending(Budget(), None))
+        return estimate(self.name, len(documents), self._recipe(len(documents)), judge.expected, self._setup.price)
+
+    def probe(
+        self, queries: Sequence[str], documents_per_query: Sequence[Sequence[str]], *, shuffles: int = 3
+    ) -> Probe:
+        """Measure on your own queries how far the model's order depends on the order in which it is shown.
+
+        Each query's first ``window`` documents are put in order as they come and shuffled; that is
+        ``shuffles`` calls a query.
+
+        Args:
+            queries: A few dozen.
+            documents_per_query: As the retriever returns them.
+            shuffles: How often each is asked, at least 2.
+
+        Returns:
+            Figures, and whether ``quality="high"`` is worth its price.
+        """
+        return drive(self._probing(queries, documents_per_query, shuffles), self._round)
+
+    async def aprobe(
+        self, queries: Sequence[str], documents_per_query: Sequence[Sequence[str]], *, shuffles: int = 3
+    ) -> Probe:
+        """As :meth:`probe`, without blocking the event loop."""
+        return await adrive(self._probing(queries, documents_per_query, shuffles), self._around)
+
+    def _plan(self, requests: Sequence[ScoreRequest]) -> RoundsPlan[Judged]:
+        outcomes: list[Outcome] = yield from together([self._ranking(request) for request in requests])
+        return outcomes
+
+    def _ranking(self, request: ScoreRequest) -> RankPlan:
+        spending = Spending(self._setup.budget, self._setup.price)
+        judge, recipe = self._judge(request, spending), self._recipe(len(request.texts))
+        return (yield from rank_plan(request.texts, recipe, judge, spending, strict=self._setup.strict))
+
+    def _probing(
+        self, queries: Sequence[str], documents_per_query: Sequence[Sequence[str]], shuffles: int
+    ) -> Generator[list[Part[Step, Reply | Lost | None, Judged]], Outcomes[Judged], Probe]:
+        check_probe(queries, documents_per_query, shuffles)
+        requests = [
+            ScoreRequest(query, list(dict.fromkeys(texts))[: self._setup.window])
+            for query, texts in zip(queries, documents_per_query, strict=True)
+        ]
+        judges = [self._judge(request, Spending(Budget(), None)) for request in requests if len(request.texts) > 1]
+        counts = [len(request.texts) for request in requests if len(request.texts) > 1]
+        plans = [
+            probe_plan(judge, count, shuffles, self._setup.seed) for judge, count in zip(judges, counts, strict=True)
+        ]
+        return measured((yield from together(plans)))
+
+    def _judge(self, request: ScoreRequest, spending: Spending) -> Judge:
+        return Judge(self._asker, Renderer(self._style, request, self._model.features), spending)
+
+    def _recipe(self, count: int) -> Recipe:
+        setup = self._setup
+        strategy = setup.strategy
+        if strategy == "auto":
+            strategy = auto(setup.method, count, setup.settings)
+            if setup.quality == "fast" and setup.method == "listwise":
+                strategy = "window"
+        batch = setup.window
+        if setup.method == "pointwise":
+            form = choose_form(Score((0,)), self._style.prompts["score"], setup.answers, self._model.features)
+            batch = 1 if setup.isolate or form == "logprobs" else setup.batch
+        batch = min(batch, self._style.prompts["score"].most or batch)
+        return Recipe(setup.kind, strategy, setup.settings, setup.repetitions, setup.scores, batch)
+
+
+_OPTIONS = tuple(
+    name
+    for name, parameter in inspect.signature(LLMScorer).parameters.items()
+    if parameter.kind is parameter.KEYWORD_ONLY
+)
+
+
+def _remake(llm: object, options: dict[str, Any]) -> LLMScorer:  # Any: the options of an earlier one
+    return LLMScorer(llm, **options)
