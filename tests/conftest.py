@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from uprank import Document
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -197,12 +202,25 @@ def save_causal(folder: Path, *, template: bool = True) -> Path:
 SAVERS = {"bert": save_bert, "xlm-roberta": save_xlm_roberta, "modernbert": save_modernbert, "causal": save_causal}
 
 
+def pytest_collection_finish() -> None:
+    """Leave out of all full collections what was imported to collect the tests: a second each, and many are made."""
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _no_gate_of_an_earlier_test() -> Iterator[None]:
     """A server of an earlier test may have had the same port, and have asked for fewer requests at once."""
     yield
     if "uprank.scorers.http.gate" in sys.modules:
         sys.modules["uprank.scorers.http.gate"]._gates.clear()
+
+
+@pytest.fixture(scope="session")
+def stdlib_documents() -> list[Document]:
+    """The documentation of Python's standard library, read but once: that takes seconds."""
+    from uprank.demo.stdlib_docs import load_stdlib_docs
+
+    return load_stdlib_docs()
 
 
 @pytest.fixture(scope="session")

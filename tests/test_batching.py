@@ -1,6 +1,5 @@
 """Packing by token budget, and going on with half of it when memory runs out."""
 
-import gc
 import logging
 import re
 import weakref
@@ -23,14 +22,6 @@ from uprank.scorers.local.batching import (
 
 relaxed = settings(deadline=None)
 lengths_lists = st.lists(st.integers(0, 40), max_size=30)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_collections():
-    """Memory is released by a full collection, slow over all that the tests have imported."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def padded(lengths, batch):

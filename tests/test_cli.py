@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 from typer.testing import CliRunner
@@ -19,20 +20,31 @@ from uprank.demo.show import QUESTIONS
 from uprank.scorers import CallableScorer, registry
 
 CSV = "read a CSV file into dictionaries"
+COMMAND = "from uprank.cli import main; main()"
 GZIP = "compress data with gzip"
 
 
-@pytest.fixture(scope="module")
-def corpus() -> list[Document]:
-    return stdlib_docs.load_stdlib_docs()
-
-
 @pytest.fixture
-def run(corpus: list[Document], monkeypatch: pytest.MonkeyPatch):
+def run(stdlib_documents: list[Document], monkeypatch: pytest.MonkeyPatch):
     """Run the command in this process, over the real corpus, which is read but once for all tests."""
-    monkeypatch.setattr(stdlib_docs, "load_stdlib_docs", lambda: corpus)
+    monkeypatch.setattr(stdlib_docs, "load_stdlib_docs", lambda: stdlib_documents)
     monkeypatch.setenv("COLUMNS", "120")
     return lambda *arguments: CliRunner().invoke(create_app(), arguments)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def plain_terminal() -> Iterator[subprocess.Popen[str]]:
+    """The real command with the real model, started ahead: while it imports torch, other tests can go on."""
+    plain = {"COLUMNS": "80", "NO_COLOR": "1", "TERM": "dumb", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "1"}
+    with subprocess.Popen(
+        [sys.executable, *("-c", COMMAND), *("demo", "--query", f"{CSV} \u2026", "--candidates", "40")],
+        env={**os.environ, **plain},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as program:
+        yield program
+        program.kill()
 
 
 def python(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -109,26 +121,6 @@ class TestDemo:
         assert result.exit_code == 0
         assert "[bold]parse[/] a [/nonsense] file" in result.output
 
-    def test_reads_well_on_a_plain_narrow_terminal(self):
-        """The real command with the real model: ASCII, 80 columns, no colours, nothing else printed."""
-        result = python(
-            "from uprank.cli import main; main()",
-            *("demo", "--query", f"{CSV} \u2026", "--candidates", "40"),
-            COLUMNS="80",
-            NO_COLOR="1",
-            TERM="dumb",
-            PYTHONIOENCODING="ascii",
-            PYTHONUTF8="1",
-        )
-        assert (result.returncode, result.stderr) == (0, "")
-        assert "\x1b" not in result.stdout
-        assert max(map(len, result.stdout.splitlines())) <= 80
-        best = rows(result.stdout)[0]
-        assert best[3] == "csv.DictReader"
-        assert best[4:6] == [best[4], f"+{best[4]}"]
-        assert f"{CSV} ?\n" in result.stdout
-        assert "LlamaIndex gave the same 5 passages in the same order" in result.stdout
-
 
 class TestMistakes:
     @pytest.mark.parametrize(
@@ -140,7 +132,7 @@ class TestMistakes:
         assert option in result.output
 
     def test_unknown_model(self):
-        result = python("from uprank.cli import main; main()", "demo", "--model", "embeded")
+        result = python(COMMAND, "demo", "--model", "embeded")
         assert (result.returncode, result.stdout) == (1, "")
         assert result.stderr.startswith("uprank: No scheme or preset 'embeded'")
         assert "Did you mean 'embedded'?" in result.stderr
@@ -199,3 +191,16 @@ class TestCommand:
 def test_it_runs_as_a_module():
     done = subprocess.run([sys.executable, "-m", "uprank", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("uprank ")
+
+
+def test_reads_well_on_a_plain_narrow_terminal(plain_terminal: subprocess.Popen[str]):
+    """ASCII, 80 columns, no colours, nothing else printed."""
+    stdout, stderr = plain_terminal.communicate(timeout=120)
+    assert (plain_terminal.returncode, stderr) == (0, "")
+    assert "\x1b" not in stdout
+    assert max(map(len, stdout.splitlines())) <= 80
+    best = rows(stdout)[0]
+    assert best[3] == "csv.DictReader"
+    assert best[4:6] == [best[4], f"+{best[4]}"]
+    assert f"{CSV} ?\n" in stdout
+    assert "LlamaIndex gave the same 5 passages in the same order" in stdout

@@ -202,6 +202,7 @@ def test_a_very_long_document_scores_as_its_beginning(folder: Path):
     assert ending[0] != pytest.approx(ending[1], abs=1e-3)
 
 
+@pytest.mark.no_cover
 def test_a_megabyte_and_ten_thousand_documents(tiny_models: dict[str, Path]):
     reranker = Reranker(f"cross-encoder:{tiny_models['bert']}", device="cpu")
     ranking = reranker.rank(QUERY, ["red fox " * 131_072, *passages(*[2] * 9_999)])
@@ -209,8 +210,18 @@ def test_a_megabyte_and_ten_thousand_documents(tiny_models: dict[str, Path]):
     assert ranking.usage.pairs == 10_000
 
 
-def test_eight_threads_give_the_answers_of_one(folder: Path):
-    reranker = Reranker(f"cross-encoder:{folder}", device="cpu")
+@pytest.mark.no_cover
+@pytest.mark.parametrize(
+    "name",
+    [
+        "bert",
+        pytest.param("xlm-roberta", marks=pytest.mark.slow),
+        pytest.param("modernbert", marks=pytest.mark.slow),
+        pytest.param("causal", marks=[pytest.mark.slow, modules_only]),
+    ],
+)
+def test_eight_threads_give_the_answers_of_one(tiny_models: dict[str, Path], name: str):
+    reranker = Reranker(f"cross-encoder:{tiny_models[name]}", device="cpu")
     queries = [f"{WORDS[n % len(WORDS)]} {WORDS[(3 * n) % len(WORDS)]} {n}" for n in range(50)]
     lists = [passages(*(1 + (n * k) % 12 for k in range(1, 6)), seed=n) for n in range(50)]
     expected = [reranker.rank(query, texts) for query, texts in zip(queries, lists, strict=True)]

@@ -36,6 +36,7 @@ two = pytest.mark.parametrize("service", ["cohere", "jina"])  # the SDK, and htt
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("uprank.scorers.http.retries._FIRST_WAIT", 0.01)
     monkeypatch.setattr("uprank.scorers.http.scorer._PER_MINUTE", 0.01)
+    monkeypatch.setattr("uprank.scorers.http.scorer._PER_REQUEST", 0.01)
 
 
 @pytest.fixture
@@ -55,6 +56,7 @@ class Found(BaseRetriever):
         return [Document(text) for text in TEXTS]
 
 
+@pytest.mark.no_cover
 @ways
 @every
 @pytest.mark.parametrize("fault", [status(429), status(503), closed(), html(200)], ids=str)
@@ -159,6 +161,7 @@ async def test_r6_a_cancelled_call_ends_at_once(
     assert server.open_connections == 0, "the request in flight was not given up"
 
 
+@pytest.mark.no_cover
 @ways
 @two
 @pytest.mark.parametrize("max_retries", [0, 2])
@@ -209,6 +212,7 @@ def test_r8_tei_is_told_to_truncate() -> None:
         assert [request.json["truncate"] for request in server.posts] == [True]
 
 
+@pytest.mark.no_cover
 @every
 @pytest.mark.parametrize("how", ["sync", "async"])
 async def test_r8_calls_share_one_connection(service: str, server: RerankServer, how: str) -> None:

@@ -36,8 +36,8 @@ print(json.dumps({"digest": digest, "modules": sorted(sys.modules)}))
 
 
 @pytest.fixture(scope="module")
-def corpus() -> list[Document]:
-    return load_stdlib_docs()
+def corpus(stdlib_documents: list[Document]) -> list[Document]:
+    return stdlib_documents
 
 
 @pytest.fixture(scope="module")

@@ -144,6 +144,7 @@ def test_a_text_that_looks_like_an_images_address_is_not_fetched(seeing_folder: 
     assert not [address for address in asked if "example.org" in str(address)]
 
 
+@pytest.mark.no_cover
 def test_ten_thousand_documents(scorer: EmbeddingScorer):
     texts = [f"fox {number}" for number in range(10_000)]
     values = scorer.score(QUERY, texts).values

@@ -68,6 +68,7 @@ async def test_chunks_merge_into_the_ranking_of_one_request(case: Case, driver: 
     assert ranking.usage.pairs == len(UNIQUE)
 
 
+@pytest.mark.no_cover
 @both_drivers
 @pytest.mark.parametrize("case", CAPPED, ids=str)
 async def test_the_services_own_cap(case: Case, driver: str, servers: Servers) -> None:
@@ -82,6 +83,7 @@ async def test_the_services_own_cap(case: Case, driver: str, servers: Servers) -
     assert ranking.usage.requests == 2 + case.asks_first
 
 
+@pytest.mark.no_cover
 @both_drivers
 @pytest.mark.parametrize("case", CAPPED, ids=str)
 async def test_as_many_as_the_cap_are_one_request(case: Case, driver: str, servers: Servers) -> None:
@@ -149,6 +151,7 @@ async def test_tei_permits_are_never_exceeded(driver: str) -> None:
         assert server.most_at_once == 2
 
 
+@pytest.mark.no_cover
 @both_drivers
 @pytest.mark.parametrize("character", ["x", '"', "\\", "\n", "é", "狐"])
 async def test_tei_bodies_stay_under_two_megabytes(driver: str, character: str) -> None:

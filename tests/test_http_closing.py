@@ -175,6 +175,7 @@ def test_a_client_closed_just_before_the_request_is_sent_is_replaced(
         assert (found.usage.retries, len(server.posts)) == (1, 1)
 
 
+@pytest.mark.no_cover
 def test_calls_and_closes_at_the_same_time_never_mix_up_answers(service: str, no_leaks: None) -> None:
     with serve(service, delay=0.002) as server:
         reranker = made(service, server, max_retries=9)

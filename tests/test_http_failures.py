@@ -263,6 +263,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.no_cover
 @given(body=st.one_of(JSON, st.binary(max_size=40)), code=st.integers(201, 599))
 def test_any_body_becomes_an_error_with_a_message(body: object, code: int) -> None:
     error = reply_error(reply(code, body), ASKED)

@@ -214,6 +214,7 @@ def test_text_beyond_the_window_is_not_read(folder: Path):
     assert scores.usage.tokens == 3 + 8 + 8 + 3
 
 
+@pytest.mark.no_cover
 def test_ten_thousand_documents(scorer: LateInteractionScorer, reference: Reference):
     texts = [f"fox {number}" for number in range(10_000)]
     values = scorer.score(QUERY, texts).values

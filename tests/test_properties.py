@@ -6,12 +6,15 @@ import math
 import re
 from dataclasses import replace
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from uprank import Document, Reranker
 from uprank.calibration import sigmoid
 from uprank.documents import scorable
+
+pytestmark = pytest.mark.no_cover  # a hundred examples each of what other tests cover
 
 # Whether an example is slow says more about the machine than about the code.
 relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

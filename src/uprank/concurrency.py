@@ -8,6 +8,7 @@ that fails as one, so that nothing more is sent for a plan that cannot succeed.
 
 from __future__ import annotations
 
+import contextvars
 import queue
 import threading
 from collections.abc import Awaitable, Callable, Generator, Sequence
@@ -127,7 +128,8 @@ def run_round(
 
     try:
         for _ in range(min(workers, len(parts))):
-            threading.Thread(target=work, name="uprank-round", daemon=True).start()
+            context = contextvars.copy_context()  # by which frameworks know whose call this is
+            threading.Thread(target=context.run, args=(work,), name="uprank-round", daemon=True).start()
         return _gathered(parts, done)
     finally:
         for stop in stops.values():

@@ -45,8 +45,8 @@ class RerankPostprocessor(RerankFields, BaseNodePostprocessor):
     * ``rerank_skipped`` (``"no text"``): a node without text of its own, e.g. an ``ImageNode``. Nothing is
       fetched for it. It follows the scored nodes, in the order given, with score ``None``; with a
       ``threshold`` it is left out, having no score to compare.
-    * ``rerank_degraded`` (``True``): scoring failed and ``on_error="passthrough"`` kept the order of
-      all nodes, with score ``None``, whatever the threshold.
+    * ``rerank_degraded`` (``True``): scoring failed and ``on_error="passthrough"`` kept the order of all nodes,
+      with score ``None``, whatever the threshold; or the order is only the best that could be had.
 
     LlamaIndex computes ``node.hash`` over the metadata of text nodes and documents, so a copy's differs
     from the original's: tell nodes apart by ``node_id``, and store the originals.
@@ -122,7 +122,7 @@ class RerankPostprocessor(RerankFields, BaseNodePostprocessor):
         """Return the nodes in their new order: the ranked ones, then those without text."""
         skipped = set(range(len(nodes))).difference(textual)
         order: list[tuple[int, float | None]] = [(textual[hit.index], hit.score) for hit in ranking]
-        if ranking.degraded:
+        if ranking.degraded and all(hit.score is None for hit in ranking):  # nothing is known: all as they came
             order = [(index, None) for index in range(len(nodes))]
         elif self.threshold is None and self.reranker.threshold is None:
             order += [(index, None) for index in sorted(skipped)]

@@ -16,7 +16,7 @@ from uprank.scorers.llm.chat import ChatCall, ChatRequest, Completion, Feature, 
 __all__ = ["AskedQuestion", "MockChatModel"]
 
 _BLOCK = re.compile(r"<passages-(?P<nonce>\w+)>\n(?P<passages>.*?)\n</passages-(?P=nonce)>", re.DOTALL)
-_PASSAGE = re.compile(r"^\[(\w{1,8})\] ?", re.MULTILINE)
+_PASSAGE = re.compile(r"(?:\A|(?<=\n\n))\[([A-Z0-9]{1,4})\] ?")  # other ids of this form have been made harmless
 _CHOOSE = re.compile(r"\bchoose (\d+):")
 _TOP = re.compile(r"from 0 \(not relevant\) to (\d)")
 _ALL: tuple[Feature, ...] = ("json_schema", "tools", "logprobs", "seed", "temperature", "max_tokens", "system")

@@ -80,6 +80,10 @@ class Clock:
             self._ends = time.monotonic() + self.deadline
         return self._ends - time.monotonic()
 
+    def passed(self) -> bool:
+        """Whether it has begun, and is over."""
+        return self._ends is not None and self.remaining() <= 0
+
     def pause(self) -> None:
         """One of the call's requests has ended. If it is the last, what follows is not the call's time."""
         self._paused = time.monotonic()

@@ -11,8 +11,6 @@ from typing import Literal, TypeAlias
 
 __all__ = ["Pairs", "Root", "Value", "members", "name_of", "names", "read_json"]
 
-_DEPTH = 64
-
 
 @dataclass(slots=True)
 class Pairs:
@@ -150,7 +148,7 @@ class _Reader:
         """Take a bracket, comma or colon; whether it may stand here."""
         container, wants = self._open[-1], self._wants[-1]
         if mark in "[{":
-            if len(self._open) == _DEPTH or not self._may_come(quoted=True):
+            if not self._may_come(quoted=True):
                 return False
             inner: list[Value] | Pairs = Pairs() if mark == "{" else []
             self._attach(inner)

@@ -199,6 +199,4 @@ def _id_of(value: Value, vocabulary: Vocabulary) -> int | None:
         value = value.get(_ID_KEYS)
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e9:
         value = int(value)
-    if isinstance(value, bool) or not isinstance(value, (int, str)):
-        return None
-    return vocabulary.read(str(value))
+    return vocabulary.read(str(value)) if isinstance(value, (int, str)) else None

@@ -20,7 +20,8 @@ __all__ = ["Asker", "BudgetReached", "ChatEndpoint", "FormDropped", "Steps", "as
 Result = TypeVar("Result")
 Steps: TypeAlias = Generator[Step, "Reply | Lost | None", Result]
 _FORMS: frozenset[Feature] = frozenset({"json_schema", "tools", "logprobs"})
-_OPTIONAL: frozenset[Feature] = _FORMS | {"seed", "temperature"}
+_PARAMETERS: frozenset[Feature] = frozenset({"seed", "temperature"})
+_ABOUT_FORM = (400, 404, 405, 415, 422)
 _ADVICE = "Check the key and the model's name."
 
 
@@ -94,6 +95,7 @@ def ask(
         raise BudgetReached
     model, meter, used = asker.model, Meter(), (0, 0)
     sent: frozenset[Feature] = frozenset()
+    counted = True
     call = ChatCall(model.address, {"messages": [[one.role, one.content] for one in request.messages]}, request)
     asked = Asked(model.provider, model.name, call, documents, _ADVICE, model.secrets())
 
@@ -107,11 +109,12 @@ def ask(
         if is_filtered(reply):
             return Completion("", "filter")
         features = unsupported_feature(reply, request, Features(*sent))
-        if not features and reply.status < 500:
+        if not features and reply.status in _ABOUT_FORM:
             features = sent - model.features.used(request)  # another call, sent at the same time, has found it out
         if not features and reply.status in (400, 422) and isinstance(reply_error(reply, asked), RequestRefusedError):
             # It does not say what it dislikes. What no answer has confirmed yet may be it.
-            features = model.features.unproven(request) & _OPTIONAL
+            unproven = model.features.unproven(request)
+            features = unproven & _FORMS or unproven & _PARAMETERS
         return _Dropped(features) if features else None
 
     try:
@@ -133,9 +136,10 @@ def ask(
                 return outcome
             model.features.drop(*outcome.features)
             if outcome.features & _FORMS & request.features:
+                counted = False  # nothing was answered, and nothing is paid for it
                 raise FormDropped
     finally:
-        spending.settle(expected, used, meter)
+        spending.settle(expected, used, meter, counted=counted)
 
 
 def _chat(call: Call) -> ChatCall:

@@ -125,7 +125,7 @@ class Spending:
 
     def late(self) -> bool:
         """Whether the deadline has passed."""
-        return self.clock.remaining() <= 0 and not self.affords(0, 0, 0)
+        return self.clock.passed() and not self.affords(0, 0, 0)
 
     def reserve(self, calls: int, input_tokens: int, output_tokens: int) -> bool:
         """Set aside what calls are expected to use; false, and nothing is set aside, where that is too much."""
@@ -154,13 +154,14 @@ class Spending:
             and self._price.cost(read, written) > budget.max_cost
         ):
             return f"max_cost={budget.max_cost:g}"
-        if budget.deadline is not None and self.clock.remaining() <= 0:
+        if budget.deadline is not None and self.clock.passed():
             return f"deadline={budget.deadline:g}"
         return None
 
-    def settle(self, expected: tuple[int, int], used: tuple[int, int], meter: Meter) -> None:
-        """Replace what was set aside for one call by what it used."""
+    def settle(self, expected: tuple[int, int], used: tuple[int, int], meter: Meter, *, counted: bool) -> None:
+        """Replace what was set aside for one call by what it used, and say whether it counts as a call."""
         with self._lock:
+            self.calls -= not counted
             self._pending_input -= expected[0]
             self._pending_output -= expected[1]
             self.input_tokens += used[0]

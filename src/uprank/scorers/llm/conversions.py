@@ -71,13 +71,10 @@ def answered(
         advance(number, None)
     while wanted:
         asked, wanted = wanted, {}
-        distinct: dict[Question, int] = {}  # the same question twice in a round is asked once
-        for one in asked.values():
-            for question in one:
-                distinct.setdefault(question, len(distinct))
-        received = (yield list(distinct)) if distinct else []
-        for number, one in asked.items():
-            advance(number, [received[distinct[question]] for question in one])
+        together = [question for each in asked.values() for question in each]
+        answer = iter((yield together) if together else ())
+        for number, each in asked.items():
+            advance(number, [next(answer) for _ in each])
     return [answers[number] for number in range(len(plans))]
 
 
@@ -121,16 +118,16 @@ def _preference(question: Prefer, kind: JudgeKind) -> Conversion:
         forward, backward = yield [Compare(*pair) for pair in both]
         return (cast(float, forward) + 1.0 - cast(float, backward)) / 2
     received = yield [Order(pair) if kind == "order" else Select(pair) for pair in both]
-    wins = sum(cast("tuple[int, ...]", answer)[0] == first for answer in received)
-    return wins / 2
+    wins = [0.5 if answer is None else float(cast("tuple[int, ...]", answer)[0] == first) for answer in received]
+    return sum(wins) / 2
 
 
 def _selection(question: Select, kind: JudgeKind, scale: Scale) -> Conversion:
     if kind == "select":
         (chosen,) = yield [question]
         return chosen
-    order = cast("tuple[int, ...]", (yield from _ordering(Order(question.ids), kind, scale)))
-    return order[: question.count]
+    order = yield from _ordering(Order(question.ids), kind, scale)
+    return (question.ids if order is None else cast("tuple[int, ...]", order))[: question.count]
 
 
 def _ordering(question: Order, kind: JudgeKind, scale: Scale) -> Conversion:
@@ -189,7 +186,7 @@ def _standing(question: Score, kind: JudgeKind, scale: Scale) -> Conversion:
     received = yield from answered([Order(window) for window in windows], kind, scale)
     shares: dict[int, list[float]] = {one: [] for one in ids}
     for window, answer in zip(windows, received, strict=True):
-        for place, one in enumerate(cast("tuple[int, ...]", answer)):
+        for place, one in enumerate(cast("tuple[int, ...]", answer or ())):
             shares[one].append(1.0 - place / max(1, len(window) - 1))
     return tuple(sum(found) / len(found) if (found := shares[one]) else 0.5 for one in ids)
 

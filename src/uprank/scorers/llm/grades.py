@@ -15,7 +15,7 @@ _LABEL_KEYS = names(
     "passage label passageid passagelabel passagenumber id document documentid documentnumber doc docid index number "
     "name"
 )
-_GRADE_KEYS = ["grade", "relevance_grade", "score", "relevance_score", "relevance", "rating", "value"]
+_GRADE_KEYS = names("grade relevancegrade score relevancescore relevance rating value")
 _PLAIN = re.compile(r"-?[0-9]{1,9}(?:\.[0-9]{1,12})?")
 
 # After a label: a sign or a word that says a grade follows, then the grade, then nothing or what explains it.

@@ -8,6 +8,7 @@ halving. What still fails keeps the order in which it was shown, and is said.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -27,9 +28,9 @@ from uprank.errors import (
 from uprank.scorers.llm.asking import Asker, BudgetReached, FormDropped, Steps, ask
 from uprank.scorers.llm.budget import Spending
 from uprank.scorers.llm.chat import Completion
-from uprank.scorers.llm.questions import Answer, Compare, Order, Question, Score, Select, ids_of
+from uprank.scorers.llm.questions import Answer, Compare, Order, Prefer, Question, Score, Select, ids_of
 from uprank.scorers.llm.reading import Reading, read
-from uprank.scorers.llm.rendering import Rendered, Renderer
+from uprank.scorers.llm.rendering import NoRoom, Rendered, Renderer
 
 __all__ = ["Judge", "Judged"]
 
@@ -38,7 +39,10 @@ FATAL = (AuthenticationError, BillingError, RequestRefusedError)
 
 _ANCHORS = 4
 _MANY_MISSING = 0.2  # of a window: an answer that leaves out more has stopped early; its rest is the tail
-_SHRINKS = 3
+_MOST_SHORTENED = 2
+_LEAST_TO_SPLIT = 4  # documents
+_SMALLER = "Lower window, shorten the query, or give the model's true context_window"
+_PARTS = 4  # if it refuses all of so many parts, it is not about some of the documents
 _REMINDER = "Your last answer could not be read. Answer in exactly the form asked for, and with nothing else."
 _STATED = re.compile(r"(\d[\d,]{2,})")
 
@@ -48,8 +52,9 @@ class Judged:
     """What came of one question.
 
     Args:
-        answer: To the question, always whole.
+        answer: To the question, always whole; ``None`` to an :class:`Order` that has none.
         error: Why (a part of) it is not the model's; ``None`` if all of it is.
+        partial: Whether a part of it is, in spite of the error.
         repairs: What was put right, and how often.
         cut: Candidates whose text was cut.
         refused: Candidates that the model would not look at.
@@ -57,9 +62,18 @@ class Judged:
 
     answer: Answer
     error: ServiceError | BudgetReached | None = None
+    partial: bool = False
     repairs: Counter[str] = field(default_factory=Counter)
     cut: set[int] = field(default_factory=set)
     refused: set[int] = field(default_factory=set)
+
+    def take(self, part: Judged) -> None:
+        """Add what came of a part of the question."""
+        self.error = self.error or part.error
+        self.partial |= part.partial
+        self.repairs += part.repairs
+        self.cut |= part.cut
+        self.refused |= part.refused
 
 
 class Judge:
@@ -73,10 +87,19 @@ class Judge:
 
     def __init__(self, asker: Asker, renderer: Renderer, spending: Spending) -> None:
         self._asker, self._renderer, self._spending = asker, renderer, spending
+        self._refused: set[int] = set()  # documents that no further question needs to show
 
     def expected(self, question: Question) -> tuple[int, int]:
         """Tokens that a question is likely to make the model read and write."""
         return self._renderer.expected(question)
+
+    def check(self, question: Question) -> None:
+        """See before the first call whether a question can be asked at all.
+
+        Raises:
+            RequestTooLargeError: If the query and the rules leave no room for its documents.
+        """
+        self._rendered(question, math.inf, "")
 
     def answer(self, question: Question) -> Steps[Judged]:
         """Answer a question.
@@ -84,9 +107,15 @@ class Judge:
         Raises:
             ServiceError: If no other question would fare better, e.g. for a wrong key.
         """
+        try:
+            return (yield from self._judged(question))
+        finally:
+            self._spending.clock.pause()
+
+    def _judged(self, question: Question) -> Steps[Judged]:
         judged = Judged(_unanswered(question))
         try:
-            yield from self._asked(question, judged)
+            yield from self._ask(question, judged)
         except BudgetReached as reached:
             judged.error = judged.error or reached
         except ServiceError as error:
@@ -94,38 +123,43 @@ class Judge:
                 raise
             late = isinstance(error, DeadlineExceededError) and self._spending.late()
             judged.error = judged.error or (BudgetReached() if late else error)
-        finally:
-            self._spending.clock.pause()
         return judged
 
-    def _asked(self, question: Question, judged: Judged) -> Steps[None]:
+    def _ask(self, question: Question, judged: Judged) -> Steps[None]:
+        ids = ids_of(question)
+        refused = self._refused.intersection(ids)
+        if refused and len(ids) - len(refused) > 1 and not isinstance(question, (Compare, Prefer)):
+            yield from self._without(refused, question, judged)
+            return
         try:
             reading = yield from self._read(question, judged)
         except ContentRefusedError:
-            if len(ids_of(question)) == 1 or isinstance(question, Compare):
-                judged.refused.update(ids_of(question))
+            if len(ids) == 1 or isinstance(question, (Compare, Prefer)):
+                judged.refused.update(ids)
                 raise
-            yield from self._without_refused(question, judged)
+            refused = yield from self._look_for_refused(question, judged)
+            self._refused |= refused
+            judged.error = self._problem(ContentRefusedError, "the model refused to look at some of the documents")
+            yield from self._without(refused, question, judged)
             return
         except RequestTooLargeError:
-            if len(ids_of(question)) < 4 or not isinstance(question, (Order, Score)):
+            if len(ids) < _LEAST_TO_SPLIT or not isinstance(question, (Order, Score)):
                 raise
+            judged.repairs["split, the prompt was too long"] += 1
             yield from self._split(question, judged)
             return
         judged.repairs.update(reading.repairs)
-        judged.answer = reading.answer
-        if not reading.missing:
-            return
-        if isinstance(question, Score):
+        judged.answer, judged.partial = reading.answer, True
+        if reading.missing and isinstance(question, Score):
             yield from self._score_missing(question, reading, judged)
-        elif isinstance(question, Order):
+        elif reading.missing and isinstance(question, Order):
             yield from self._order_missing(reading, judged)
 
     def _read(self, question: Question, judged: Judged) -> Steps[Reading]:
         """Ask, and once more if the answer cannot be read."""
-        reminder, shrink = "", 1.0
+        reminder, room = "", math.inf
         for last in (False, True):
-            rendered, completion, shrink = yield from self._completed(question, judged, reminder, shrink)
+            rendered, completion, room = yield from self._completed(question, judged, reminder, room)
             judged.cut |= rendered.cut
             if completion.finish in ("filter", "refusal"):
                 raise self._problem(ContentRefusedError, f"the model refused to answer ({completion.finish})")
@@ -133,7 +167,8 @@ class Judge:
             if reading.problem == "refusal" and last:
                 raise self._problem(ContentRefusedError, "the model refused to answer")
             if reading.problem is None:
-                if completion.finish == "length" and reading.missing and isinstance(question, Order):
+                cut_off = completion.finish == "length" or "truncated" in reading.repairs
+                if cut_off and reading.missing and isinstance(question, Order):
                     judged.repairs["cut off, the rest appended"] += 1
                     return replace(reading, answer=_appended(reading), missing=())
                 return reading
@@ -142,25 +177,30 @@ class Judge:
         raise self._problem(BadReplyError, f"the answer holds no usable reply ({reading.problem})")
 
     def _completed(
-        self, question: Question, judged: Judged, reminder: str, shrink: float
+        self, question: Question, judged: Judged, reminder: str, room: float
     ) -> Steps[tuple[Rendered, Completion, float]]:
         """Ask in whatever form the model takes, with documents as short as they must be."""
-        shrinks = 0
+        size, shortened = len(ids_of(question)), 0
         while True:
-            rendered = self._renderer.render(question, reminder=reminder, shrink=shrink)
-            size = len(ids_of(question))
+            rendered = self._rendered(question, room, reminder)
             try:
                 completion = yield from ask(self._asker, rendered.request, self._spending, rendered.expected, size)
             except FormDropped:
                 continue
             except RequestTooLargeError as error:
-                shrinks += 1
-                if shrinks > _SHRINKS:
+                shortened += 1
+                if shortened > _MOST_SHORTENED:
                     raise
-                shrink *= _shrinkage(error, rendered.expected[0])
+                room = _shorter(rendered, error)
                 judged.repairs["documents shortened, the prompt was too long"] += 1
                 continue
-            return rendered, completion, shrink
+            return rendered, completion, room
+
+    def _rendered(self, question: Question, room: float, reminder: str) -> Rendered:
+        try:
+            return self._renderer.render(question, room=room, reminder=reminder)
+        except NoRoom as none:
+            raise self._problem(RequestTooLargeError, f"{none}. {_SMALLER}") from None
 
     def _order_missing(self, reading: Reading, judged: Judged) -> Steps[None]:
         """Place those that an answer left out: ask for them next to four that it placed, or append them."""
@@ -171,12 +211,8 @@ class Judge:
             return
         count = min(_ANCHORS, len(given))
         anchors = [given[(2 * number + 1) * len(given) // (2 * count)] for number in range(count)]
-        shown = tuple(sorted((*anchors, *missing)))
-        try:
-            again = yield from self._read(Order(shown), judged)
-        except (BudgetReached, ServiceError) as error:
-            if isinstance(error, FATAL):
-                raise
+        again = yield from self._once_more(Order(tuple(sorted((*anchors, *missing)))), judged)
+        if again is None:
             judged.repairs["missing ids appended"] += len(missing)
             return
         judged.answer = _placed(given, missing, cast("tuple[int, ...]", again.answer))
@@ -185,73 +221,92 @@ class Judge:
     def _score_missing(self, question: Score, reading: Reading, judged: Judged) -> Steps[None]:
         """Ask once more for the grades that an answer lacks. Those that it still lacks have none."""
         found = dict(zip(question.ids, cast("tuple[float | None, ...]", reading.answer), strict=True))
-        error: ServiceError | BudgetReached
-        try:
-            again = yield from self._read(Score(reading.missing), judged)
-        except (BudgetReached, ServiceError) as problem:
-            if isinstance(problem, FATAL):
-                raise
-            error = problem
-        else:
+        again = yield from self._once_more(Score(reading.missing), judged)
+        if again is not None:
             found.update(zip(reading.missing, cast("tuple[float | None, ...]", again.answer), strict=True))
             judged.repairs["missing grades asked for again"] += len(reading.missing)
-            error = self._problem(BadReplyError, "the answer leaves documents without a grade")
         judged.answer = tuple(found[one] for one in question.ids)
-        if None in found.values():
-            judged.error = error
+        if None in found.values() and judged.error is None:
+            judged.error = self._problem(BadReplyError, "the answer leaves documents without a grade")
 
-    def _without_refused(self, question: Question, judged: Judged) -> Steps[None]:
-        """Find the documents that the model refuses to look at, by halving; answer without them."""
+    def _once_more(self, question: Question, judged: Judged) -> Steps[Reading | None]:
+        """A question that only completes an answer: without it, that answer stands."""
+        try:
+            return (yield from self._read(question, judged))
+        except BudgetReached as reached:
+            judged.error = reached if isinstance(question, Score) else None
+        except (BadReplyError, ContentRefusedError, RequestTooLargeError):
+            return None  # the model has its say, and this is it
+        except ServiceError as error:
+            if isinstance(error, FATAL):
+                raise
+            judged.error = error
+        return None
+
+    def _without(self, refused: set[int], question: Order | Select | Score, judged: Judged) -> Steps[None]:
+        """Answer a question without some of its documents, which then stand where they were shown."""
         ids = ids_of(question)
-        suspects = [ids]
+        rest = tuple(one for one in ids if one not in refused)
+        judged.refused |= refused
+        if isinstance(question, Select) and len(rest) <= question.count:
+            judged.answer, judged.partial = (*rest, *sorted(refused))[: question.count], True
+            return
+        smaller = Select(rest, question.count) if isinstance(question, Select) else type(question)(rest)
+        part = yield from self._judged(smaller)
+        judged.take(part)
+        if isinstance(question, Select):
+            judged.answer = part.answer
+        elif isinstance(question, Score):
+            found = dict(zip(rest, cast("tuple[float | None, ...]", part.answer), strict=True))
+            judged.answer = tuple(found.get(one) for one in ids)
+        elif part.answer is not None:
+            judged.answer = _in_their_places(ids, cast("tuple[int, ...]", part.answer), refused)
+
+    def _look_for_refused(self, question: Order | Select | Score, judged: Judged) -> Steps[set[int]]:
+        """The documents of a question that the model refuses to look at.
+
+        Raises:
+            ContentRefusedError: If it refuses every part, so that it is not about some of them, or none by itself.
+        """
+        refused: set[int] = set()
+        suspects = [ids_of(question)]
         while suspects:
-            group = suspects.pop()
-            if len(group) == 1:
-                judged.refused.update(group)
-                continue
-            half = len(group) // 2
-            for part in (group[:half], group[half:]):
+            parts = [part for ids in suspects for part in (ids[: len(ids) // 2], ids[len(ids) // 2 :])]
+            suspects = []
+            for part in parts:
                 try:
                     yield from self._read(Score(part) if isinstance(question, Score) else Order(part), judged)
                 except ContentRefusedError:
-                    suspects.append(part)
-        # What only the halves together made it refuse is nobody's fault alone.
-        rest = tuple(one for one in ids if one not in judged.refused)
-        judged.error = self._problem(ContentRefusedError, "the model refused to look at some of the documents")
-        if not judged.refused or len(rest) < 2:
-            return
-        if isinstance(question, Select):
-            if len(rest) <= question.count:
-                judged.answer = (*rest, *sorted(judged.refused))[: question.count]
-                return
-            reading = yield from self._read(Select(rest, question.count), judged)
-            judged.answer = reading.answer
-        elif isinstance(question, Score):
-            reading = yield from self._read(Score(rest), judged)
-            found = dict(zip(rest, cast("tuple[float | None, ...]", reading.answer), strict=True))
-            judged.answer = tuple(found.get(one) for one in ids)
-        else:
-            reading = yield from self._read(Order(rest), judged)
-            judged.answer = _in_their_places(ids, _appended(reading), judged.refused)
+                    if len(part) == 1:
+                        refused.update(part)
+                    else:
+                        suspects.append(part)
+            if len(suspects) == len(parts) >= _PARTS:
+                break
+        least = 1 if isinstance(question, Score) else 2  # to be asked about without those
+        if suspects or not refused or len(ids_of(question)) - len(refused) < least:
+            raise self._problem(ContentRefusedError, "the model refused to answer, whichever documents it was shown")
+        return refused
 
     def _split(self, question: Order | Score, judged: Judged) -> Steps[None]:
         """Ask in parts what is too long for one prompt: three windows from the back, so that the best come through."""
         ids = question.ids
         half = (len(ids) + 1) // 2
-        judged.repairs["split, the prompt was too long"] += 1
         if isinstance(question, Score):
             scores: list[float | None] = []
-            for part in (ids[:half], ids[half:]):
-                reading = yield from self._read(Score(part), judged)
-                scores += cast("tuple[float | None, ...]", reading.answer)
+            for each in (ids[:half], ids[half:]):
+                part = yield from self._judged(Score(each))
+                judged.take(part)
+                scores += cast("tuple[float | None, ...]", part.answer)
             judged.answer = tuple(scores)
             return
         order = list(ids)
         for start in (len(ids) - half, (len(ids) - half) // 2, 0):
-            part = tuple(order[start : start + half])
-            reading = yield from self._read(Order(part), judged)
-            order[start : start + half] = _appended(reading)
-            judged.answer = tuple(order)
+            part = yield from self._judged(Order(tuple(order[start : start + half])))
+            judged.take(part)
+            if part.answer is not None:
+                order[start : start + half] = cast("tuple[int, ...]", part.answer)
+        judged.answer = tuple(order) if judged.partial else None
 
     def _problem(self, kind: type[ServiceError], what: str) -> ServiceError:
         model = self._asker.model
@@ -259,12 +314,12 @@ class Judge:
 
 
 def _unanswered(question: Question) -> Answer:
-    """What stands where there is no answer: the order as shown, no preference, no score."""
+    """What stands where there is no answer: no order, the first as shown, no preference, no score."""
     if isinstance(question, Score):
         return (None,) * len(question.ids)
     if isinstance(question, Select):
         return question.ids[: question.count]
-    return question.ids if isinstance(question, Order) else 0.5
+    return None if isinstance(question, Order) else 0.5
 
 
 def _appended(reading: Reading) -> tuple[int, ...]:
@@ -292,11 +347,11 @@ def _in_their_places(ids: Sequence[int], order: Sequence[int], refused: set[int]
     return tuple(one if one in refused else next(ordered) for one in ids)
 
 
-def _shrinkage(error: RequestTooLargeError, sent: int) -> float:
-    """By which share to shorten: as the error's numbers say, else by half."""
+def _shorter(rendered: Rendered, error: RequestTooLargeError) -> float:
+    """Tokens for the documents at the next try: as the error's numbers say, else half of what they had."""
     numbers = sorted(int(found.replace(",", "")) for found in _STATED.findall(error.allowed or ""))
-    if len(numbers) >= 2 and 0 < numbers[0] < numbers[-1]:
-        return max(0.25, 0.9 * numbers[0] / numbers[-1])
-    if len(numbers) == 1 and numbers[0] < sent:
-        return max(0.25, 0.9 * numbers[0] / sent)
-    return 0.5
+    whole, documents = rendered.expected[0], rendered.documents
+    allowed = numbers[0] / numbers[-1] if len(numbers) > 1 and numbers[0] > 0 else 1.0
+    if allowed < 1.0:  # of what was sent, by the server's own count
+        return min(documents - (1.0 - 0.95 * allowed) * whole, 0.95 * documents)
+    return documents / 2

@@ -13,7 +13,8 @@ from uprank.scorers.llm.strategies import STRATEGIES
 
 __all__ = ["Plan", "Range", "estimate"]
 
-_SAMPLES = 5
+_SAMPLES = 8
+_NO_ORDER = 100.0  # and by no relevance at all
 _NOISE = 0.3  # the first stage orders by relevance plus noise of the spread that relevance itself has
 
 
@@ -22,9 +23,10 @@ class Range:
     """How many it may be.
 
     Args:
-        least: Where the documents already stand in their order.
-        typical: The mean over first stages as they are usually found.
-        most: The most seen, also where they stand in the reverse order.
+        least: The least of all runs, among them one over documents that already stand in their order.
+        typical: The mean of the runs over first stages as they are usually found.
+        most: The most of all runs, among them some over documents in no order, and in the reverse one. Answers that
+            contradict each other may take more.
     """
 
     least: int
@@ -86,10 +88,10 @@ def estimate(
         price: What they cost.
     """
     runs = [_run(count, recipe, expected, relevance) for relevance in _first_stages(count, recipe)]
-    least, most, typical = runs[0], runs[-1], runs[1:-1] or runs
+    typical = runs[1 : 1 + _SAMPLES] if len(runs) > 2 else runs
 
     def range_of(part: int) -> Range:
-        found = [run[part] for run in (least, *typical, most)]
+        found = [run[part] for run in runs]
         return Range(min(found), sum(run[part] for run in typical) / len(typical), max(found))
 
     calls, rounds, read, written = (range_of(part) for part in range(4))
@@ -98,17 +100,17 @@ def estimate(
 
 
 def _first_stages(count: int, recipe: Recipe) -> list[list[float]]:
-    """Relevances, in [0, 1], by position: in order, a few as they are usually found, and in reverse order."""
+    """Relevances, in [0, 1], by position: in order, a number as they may be found, and in reverse order."""
     falling = [1.0 - position / max(1, count) for position in range(count)]
-    row = STRATEGIES[recipe.strategy]
-    if row.fixed and row.asks == recipe.kind:  # converted questions that happen to be alike are asked once
-        return [falling]
-    usual = []
-    for sample in range(_SAMPLES):
+    if STRATEGIES[recipe.strategy].fixed:
+        return [falling, falling[::-1]]  # how long the prompts are may still depend on the answers
+    found = []
+    for sample in range(2 * _SAMPLES):
         noise = random.Random(sample)  # noqa: S311 - a supposition, no secret
-        found = {relevance: relevance + noise.gauss(0.0, _NOISE) for relevance in falling}
-        usual.append(sorted(found, key=lambda relevance: -found[relevance]))
-    return [falling, *usual, falling[::-1]]
+        spread = _NOISE if sample < _SAMPLES else _NO_ORDER
+        shown = {relevance: relevance + noise.gauss(0.0, spread) for relevance in falling}
+        found.append(sorted(shown, key=lambda relevance: -shown[relevance]))
+    return [falling, *found, falling[::-1]]
 
 
 def _run(

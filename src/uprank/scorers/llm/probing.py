@@ -10,7 +10,7 @@ from typing import TypeAlias, cast
 
 from uprank.concurrency import Outcomes
 from uprank.errors import InvalidInputError
-from uprank.scorers.llm.asking import BudgetReached, Steps
+from uprank.scorers.llm.asking import Steps
 from uprank.scorers.llm.judging import Judge, Judged
 from uprank.scorers.llm.questions import Order
 
@@ -108,7 +108,7 @@ def probe_plan(judge: Judge, count: int, shuffles: int, seed: int) -> ProbePlan:
     for outcome in outcomes:
         if isinstance(outcome, Exception):
             raise outcome
-        if outcome.error is not None and not isinstance(outcome.error, BudgetReached):
+        if outcome.error is not None:
             raise outcome.error
         orders.append(cast("tuple[int, ...]", outcome.answer))
     pairs = list(combinations(orders, 2))

@@ -18,7 +18,7 @@ __all__ = ["Answer", "Compare", "Order", "Prefer", "Question", "Round", "Score",
 class Order:
     """Put these in order.
 
-    Answered by the same ids, the most relevant first.
+    Answered by the same ids, the most relevant first; by ``None`` where there is no answer to be had.
 
     Args:
         ids: At least two, no two alike, in the order in which they are shown.
@@ -85,8 +85,8 @@ def ids_of(question: Question) -> tuple[int, ...]:
     return (question.first, question.second) if isinstance(question, (Prefer, Compare)) else question.ids
 
 
-Answer: TypeAlias = "tuple[int, ...] | float | tuple[float | None, ...]"
-"""To :class:`Order` and :class:`Select` ids, to :class:`Prefer` a number, to :class:`Score` one each."""
+Answer: TypeAlias = "tuple[int, ...] | float | tuple[float | None, ...] | None"
+"""To :class:`Order` ids or ``None``, to :class:`Select` ids, to :class:`Prefer` a number, to :class:`Score` some."""
 
 
 @dataclass(frozen=True, slots=True)

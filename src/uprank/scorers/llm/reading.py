@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from uprank.scorers.llm.answer_text import answer_part, refuses
 from uprank.scorers.llm.answers import parse_ranking
 from uprank.scorers.llm.chat import Completion
 from uprank.scorers.llm.choices import parse_choice
@@ -75,7 +76,7 @@ def _choice(
     if given is None:
         chosen = parse_choice(completion.text, rendered.labels, count)
         if chosen is None:
-            return Reading(0.5 if isinstance(question, Compare) else (), problem="no choice")
+            return Reading(0.5 if isinstance(question, Compare) else (), problem=_problem(completion, "no choice"))
         given = tuple(ids[position] for position in chosen)
     if isinstance(question, Compare):
         return Reading(float(given[0] == question.first))
@@ -111,4 +112,10 @@ def _scores(question: Score, rendered: Rendered, completion: Completion) -> Read
             said = parse_yes_no(completion.text)
             scores = (None if said is None else float(said),)
     missing = tuple(one for one, score in zip(ids, scores, strict=True) if score is None)
-    return Reading(scores, missing, problem="no grade" if len(missing) == len(ids) else None)
+    return Reading(scores, missing, problem=_problem(completion, "no grade") if len(missing) == len(ids) else None)
+
+
+def _problem(completion: Completion, otherwise: str) -> str:
+    """Why an answer without anything usable has none."""
+    answer, _ = answer_part(completion.text)
+    return "refusal" if refuses(answer) else otherwise

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
-from uprank.errors import RequestTooLargeError
 from uprank.scorers.base import ScoreRequest
 from uprank.scorers.llm.chat import ChatRequest, Feature, Features, Message
 from uprank.scorers.llm.fencing import Fence, labels, neutral
@@ -16,7 +15,7 @@ from uprank.scorers.llm.prompts import AnswerFormat, Example, Passage, Prompt, P
 from uprank.scorers.llm.questions import Compare, Order, Prefer, Question, Score, Select, ids_of
 from uprank.scorers.llm.tokens import cut
 
-__all__ = ["Answers", "Rendered", "Renderer", "Style", "choose_form", "kind_of"]
+__all__ = ["Answers", "NoRoom", "Rendered", "Renderer", "Style", "choose_form", "kind_of"]
 
 Answers: TypeAlias = Literal["auto", "text", "json", "tool", "logprobs"]
 """In which form a model is asked to answer; ``"auto"`` takes the strictest that it has."""
@@ -57,6 +56,10 @@ def choose_form(question: Question, prompt: Prompt, answers: Answers, features: 
         if form == "text" or _NEEDS[form] in features:
             return form
     return prompt.forms[-1]  # a prompt of a model tuned for one form: it must have that
+
+
+class NoRoom(Exception):  # noqa: N818 - whether it is an error is for who asks
+    """The context has no room for that many documents."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +112,7 @@ class Rendered:
         top: The highest grade.
         words: For yes and for no, of a model that was tuned to say others.
         expected: Tokens that are likely to be read and written.
+        documents: Tokens of the documents among them.
         cut: Candidates whose text was cut.
     """
 
@@ -119,6 +123,7 @@ class Rendered:
     top: int
     words: tuple[str, str] | None
     expected: tuple[int, int]
+    documents: int
     cut: frozenset[int]
 
 
@@ -141,28 +146,36 @@ class Renderer:
         self._tokens: dict[int, int] = {}
         self._overheads: dict[tuple[object, ...], int] = {}
 
-    def render(self, question: Question, *, shrink: float = 1.0, reminder: str = "") -> Rendered:
+    def render(self, question: Question, *, room: float = math.inf, reminder: str = "") -> Rendered:
         """Render a question.
 
         Args:
             question: About the request's documents.
-            shrink: Use this share of the room for documents, e.g. after the model found it too much.
+            room: Tokens for all documents together, at most, e.g. after the model found more too much.
             reminder: Said at the end, e.g. after an answer that could not be read.
 
         Raises:
-            RequestTooLargeError: If the query and the rules leave no room for that many documents.
+            NoRoom: If there is none for that many documents.
         """
         style, ids = self._style, ids_of(question)
         kind, count = kind_of(question), question.count if isinstance(question, Select) else 1
         prompt = style.prompts[kind]
         form = choose_form(question, prompt, style.answers, self._features)
         seed = f"{self._seed}|{kind}|{ids}"
-        shown, cut_ids = self._fitted(ids, self._room(question, prompt, form, count) * shrink)
+        least = sum(min(_LEAST_DOCUMENT, self._size(one)) for one in ids)
+        room = min(max(room, least), self._room(question, prompt, form, count))
+        if room < least:
+            taken = self._overheads[kind, form, len(ids), count]
+            raise NoRoom(
+                f"the query and the rules take {taken} tokens, which leaves no room for {len(ids)} documents in "
+                f"context_window={style.context_window}"
+            )
+        shown, cut_ids, documents = self._fitted(ids, room)
         tags = labels(prompt.labels_for(form), len(ids), seed, [self._query, *shown])
         messages, text = self._filled(question, prompt, form, count, tags, shown, seed)
         if reminder:
             messages = (*messages[:-1], replace(messages[-1], content=f"{messages[-1].content}\n\n{reminder}"))
-        schema = schema_for(kind, form, tags, count, style.top(form)) if form in ("json", "tool") else None
+        schema = schema_for(kind, form, count, style.top(form)) if form in ("json", "tool") else None
         request = ChatRequest(
             messages,
             max_tokens=max_tokens_for(kind, form, len(ids)) + style.room_to_think(prompt),
@@ -173,8 +186,19 @@ class Renderer:
             seed=style.seed,
             text=text,
         )
-        numeric = prompt.labels_for(form) == "numeric"
-        return Rendered(request, tags, form, numeric, style.top(form), prompt.answers, self.expected(question), cut_ids)
+        overhead = self._overheads[kind, form, len(ids), count]
+        written = _written(kind, form, _answers(question)) + style.room_to_think(prompt)
+        return Rendered(
+            request,
+            tags,
+            form,
+            numeric=prompt.labels_for(form) == "numeric",
+            top=style.top(form),
+            words=prompt.answers,
+            expected=(overhead + documents, written),
+            documents=documents,
+            cut=cut_ids,
+        )
 
     def expected(self, question: Question) -> tuple[int, int]:
         """Tokens that are likely to be read and written for a question; nothing is rendered for it."""
@@ -183,10 +207,8 @@ class Renderer:
         prompt = style.prompts[kind]
         form = choose_form(question, prompt, style.answers, self._features)
         room = self._room(question, prompt, form, count)
-        written = _written(kind, form, count if kind == "select" else len(ids)) + style.room_to_think(prompt)
-        share = self._share(ids, room)
-        documents = sum(min(self._size(one), share) for one in ids)
-        return self._overheads[kind, form, len(ids), count] + math.ceil(documents), written
+        written = _written(kind, form, _answers(question)) + style.room_to_think(prompt)
+        return self._overheads[kind, form, len(ids), count] + self._shown(ids, self._share(ids, room)), written
 
     def _filled(
         self,
@@ -211,7 +233,7 @@ class Renderer:
         return prompt.render(**filled), prompt.text(**filled)
 
     def _room(self, question: Question, prompt: Prompt, form: AnswerFormat, count: int) -> float:
-        """Tokens for all documents of a question together."""
+        """Tokens for all documents of a question together; none, or fewer, where there is no room at all."""
         style, size = self._style, len(ids_of(question))
         key = (kind_of(question), form, size, count)
         if key not in self._overheads:
@@ -219,19 +241,10 @@ class Renderer:
             messages, _ = self._filled(question, prompt, form, count, tags, [""] * size, "overhead")
             self._overheads[key] = sum(style.count(message.content) + _PER_MESSAGE for message in messages)
         answer = max_tokens_for(kind_of(question), form, size) + style.room_to_think(prompt)
-        room = style.context_window * (1 - _MARGIN) - answer - self._overheads[key]
-        if room < sum(min(_LEAST_DOCUMENT, self._size(one)) for one in ids_of(question)):
-            raise RequestTooLargeError(
-                f"The query and the rules take {self._overheads[key]} tokens and the answer up to {answer}: that "
-                f"leaves no room for {size} documents in context_window={style.context_window}. Lower window, or "
-                "give the model's true context_window.",
-                sent=f"{size} documents",
-                allowed=f"{style.context_window} tokens",
-            )
-        return room
+        return style.context_window * (1 - _MARGIN) - answer - self._overheads[key]
 
-    def _fitted(self, ids: Sequence[int], room: float) -> tuple[list[str], frozenset[int]]:
-        """The documents, cut where they must be."""
+    def _fitted(self, ids: Sequence[int], room: float) -> tuple[list[str], frozenset[int], int]:
+        """The documents, cut where they must be; which were cut; and the tokens of all."""
         share = self._share(ids, room)
         texts, cut_ids = [], set()
         for one in ids:
@@ -241,7 +254,11 @@ class Renderer:
             texts.append(text)
             if was_cut:
                 cut_ids.add(one)
-        return texts, frozenset(cut_ids)
+        return texts, frozenset(cut_ids), self._shown(ids, share)
+
+    def _shown(self, ids: Sequence[int], share: float) -> int:
+        """Tokens of the documents, of each no more than its share."""
+        return math.ceil(sum(min(self._size(one), share) for one in ids))
 
     def _share(self, ids: Sequence[int], room: float) -> float:
         """Tokens that each document may have: the longest are cut first, all of those to the same length."""
@@ -264,6 +281,13 @@ class Renderer:
 def kind_of(question: Question) -> PromptKind:
     """Which prompt asks it."""
     return _KINDS[type(question)]
+
+
+def _answers(question: Question) -> int:
+    """How many labels or grades an answer holds."""
+    if isinstance(question, Select):
+        return question.count
+    return len(question.ids) if isinstance(question, (Order, Score)) else 1
 
 
 def _written(kind: PromptKind, form: AnswerFormat, size: int) -> int:

@@ -8,16 +8,26 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from uprank.concurrency import Outcomes
-from uprank.errors import ServiceError
+from uprank.errors import (
+    ConnectionFailedError,
+    DeadlineExceededError,
+    RateLimitError,
+    ServerError,
+    ServiceError,
+)
 from uprank.scorers.base import Scores
 from uprank.scorers.llm.asking import BudgetReached, Steps
 from uprank.scorers.llm.budget import Spending
 from uprank.scorers.llm.judging import Judge, Judged
 from uprank.scorers.llm.program import Program, Recipe, Settled, program
 from uprank.scorers.llm.projection import projected, suspicious
-from uprank.scorers.llm.questions import Answer, Round, Score
+from uprank.scorers.llm.questions import Round, Score
 
 __all__ = ["RankPlan", "rank_plan"]
+
+# The model is not there, or nothing may be asked any more: further rounds would fare no better.
+_GONE = (BudgetReached, RateLimitError, ServerError, ConnectionFailedError, DeadlineExceededError)
+_PATIENCE = 12  # requests without a single answer
 
 RankPlan: TypeAlias = "Generator[list[Steps[Judged]], Outcomes[Judged], Scores]"
 
@@ -41,7 +51,7 @@ class _Report:
             self.out_of_budget = True
         elif judged.error is not None:
             self.errors.append(judged.error)
-        self.answered += judged.error is None or bool(judged.refused)
+        self.answered += judged.partial
 
 
 def rank_plan(texts: Sequence[str], recipe: Recipe, judge: Judge, spending: Spending, *, strict: bool) -> RankPlan:
@@ -81,32 +91,34 @@ def _settle(
                 return Settled(asked.order, found)
             outcomes = yield [judge.answer(question) for question in asked.questions]
             spending.clock.resume()
-            answers, failed = _answers(outcomes, report)
-            for question, answer in zip(asked.questions, answers, strict=True):
-                if isinstance(question, Score) and isinstance(answer, tuple):
-                    found.update(zip(question.ids, answer, strict=True))
-            if report.errors and (strict or not report.answered):
+            judgements = _judgements(outcomes, report)
+            for question, judged in zip(asked.questions, judgements, strict=True):
+                if isinstance(question, Score) and isinstance(judged.answer, tuple):
+                    found.update(zip(question.ids, judged.answer, strict=True))
+            gone = all(isinstance(judged.error, _GONE) and not judged.partial for judged in judgements)
+            hopeless = not report.answered and (gone or spending.requests >= _PATIENCE)
+            if report.errors and (strict or hopeless):
                 raise report.errors[0]
-            if failed == len(outcomes):  # the model is gone, or nothing may be asked any more
+            if gone:
                 return Settled(asked.order, found)
-            asked = running.send(answers)
+            asked = running.send([judged.answer for judged in judgements])
     except StopIteration as stop:
+        if report.errors and not report.answered:
+            raise report.errors[0] from None
         settled: Settled = stop.value
         return settled
     finally:
         running.close()
 
 
-def _answers(outcomes: Outcomes[Judged], report: _Report) -> tuple[list[Answer], int]:
-    answers: list[Answer] = []
-    failed = 0
+def _judgements(outcomes: Outcomes[Judged], report: _Report) -> list[Judged]:
+    judgements = []
     for outcome in outcomes:
         if isinstance(outcome, Exception):
             raise outcome
         report.add(outcome)
-        failed += outcome.error is not None and not outcome.refused
-        answers.append(outcome.answer)
-    return answers, failed
+        judgements.append(outcome)
+    return judgements
 
 
 def _affordable(asked: Round, judge: Judge, spending: Spending) -> bool:

@@ -17,13 +17,14 @@ from uprank.scorers.http.retries import RetryPolicy, Step
 from uprank.scorers.http.talking import RoundsPlan, TalkingScorer
 from uprank.scorers.llm.asking import Asker, ChatEndpoint
 from uprank.scorers.llm.budget import Budget, Price, Spending
+from uprank.scorers.llm.conversions import JudgeKind
 from uprank.scorers.llm.judging import Judge, Judged
 from uprank.scorers.llm.models.find import as_chat_model
 from uprank.scorers.llm.planning import Plan, estimate
 from uprank.scorers.llm.probing import Probe, check_probe, measured, probe_plan
 from uprank.scorers.llm.program import Recipe
 from uprank.scorers.llm.prompts import Example, Prompt
-from uprank.scorers.llm.questions import Score
+from uprank.scorers.llm.questions import Compare, Order, Question, Score, Select
 from uprank.scorers.llm.rendering import Answers, Renderer, choose_form
 from uprank.scorers.llm.running import RankPlan, rank_plan
 from uprank.scorers.llm.setup import SETUP, Method, Quality, Setup
@@ -32,6 +33,12 @@ from uprank.secrets import masked, without_secrets
 
 __all__ = ["LLMScorer"]
 
+_SMALLEST: dict[JudgeKind, Question] = {
+    "order": Order((0, 1)),
+    "select": Select((0, 1)),
+    "prefer": Compare(0, 1),
+    "score": Score((0,)),
+}
 _TYPICAL_DOCUMENT = 130  # tokens of a web passage
 
 
@@ -126,8 +133,9 @@ class LLMScorer(TalkingScorer[Judged]):
         requests_per_minute: int | None = None,
         **options: Any,  # Any: the chat model checks them
     ) -> None:
-        given = masked({name: value for name, value in locals().items() if name in _OPTIONS})
-        model = self._model = as_chat_model(llm, masked(options))
+        options = masked(options)  # so that a traceback that prints variables shows no secret
+        given = {name: value for name, value in locals().items() if name in _OPTIONS}
+        model = self._model = as_chat_model(llm, options)
         self.name = model.name
         self._setup = Setup.checked(model.name, **{name: given[name] for name in SETUP})
         setup = self._setup
@@ -140,10 +148,11 @@ class LLMScorer(TalkingScorer[Judged]):
         self.accepts_instruction = setup.takes_instruction
         self.key_variable = "OPENAI_API_KEY" if isinstance(llm, str) else None
         self._made_of = (llm, without_secrets({**given, **options}))
+        self._ready = not isinstance(llm, str) and not inspect.isfunction(llm)
+        self._ready |= any(options.get(name) is not None for name in ("client", "async_client"))
 
     def __reduce__(self) -> tuple[object, ...]:
-        llm = self._made_of[0]
-        if not isinstance(llm, str) and not inspect.isfunction(llm):
+        if self._ready:
             raise TypeError(
                 f'{self.name} holds a ready model, which may hold a key and is not pickled; name it ("llm:<model>")'
             )
@@ -159,6 +168,7 @@ class LLMScorer(TalkingScorer[Judged]):
 
         Raises:
             InvalidInputError: If ``documents`` is negative.
+            RequestTooLargeError: If the query leaves no room for any document.
         """
         if isinstance(documents, int):
             if documents < 0:
@@ -166,6 +176,8 @@ class LLMScorer(TalkingScorer[Judged]):
             documents = [f"{number} " + "word " * (_TYPICAL_DOCUMENT - 1) for number in range(documents)]
         request = ScoreRequest(query or "word " * 8, list(documents), instruction)
         judge = self._judge(request, Spending(Budget(), None))
+        if len(documents) > 1:
+            judge.check(_SMALLEST[self._setup.kind])
         return estimate(self.name, len(documents), self._recipe(len(documents)), judge.expected, self._setup.price)
 
     def probe(

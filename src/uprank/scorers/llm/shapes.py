@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from uprank.scorers.llm.chat import Schema
 from uprank.scorers.llm.templates import AnswerFormat, PromptKind
@@ -10,15 +10,16 @@ from uprank.scorers.llm.templates import AnswerFormat, PromptKind
 __all__ = ["max_tokens_for", "schema_for"]
 
 
-def schema_for(kind: PromptKind, form: AnswerFormat, labels: Sequence[str], count: int = 1, top: int = 1) -> Schema:
+def schema_for(kind: PromptKind, form: AnswerFormat, count: int = 1, top: int = 1) -> Schema:
     """The shape of an answer in JSON: of a reply, or of the arguments of a call.
 
-    Only what all providers take: nothing says how long a list must be or that its items differ.
+    Only what all providers take: nothing says how long a list must be or that its items differ. Nor does it name the
+    labels, which are new in every call: a service that compiles each schema it has not seen would do so for each call,
+    in up to ten seconds (https://platform.openai.com/docs/guides/structured-outputs). Labels are checked when read.
 
     Args:
         kind: What is asked.
         form: ``"json"`` or ``"tool"``.
-        labels: Of the passages.
         count: How many to choose.
         top: The highest grade.
 
@@ -27,7 +28,7 @@ def schema_for(kind: PromptKind, form: AnswerFormat, labels: Sequence[str], coun
     """
     if form not in ("json", "tool"):
         raise ValueError(f"an answer in the form {form!r} has no schema")
-    label = {"type": "string", "enum": list(labels)}
+    label = {"type": "string"}
     if kind == "score":
         entry = _object({"passage": label, "grade": {"type": "integer", "enum": list(range(top + 1))}})
         shape = _object({"grades": {"type": "array", "items": entry}})

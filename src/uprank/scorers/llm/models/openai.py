@@ -41,7 +41,7 @@ from uprank.scorers.http.settings import (
 from uprank.scorers.llm.chat import ChatCall, ChatRequest, Features
 from uprank.scorers.llm.models.dialect import as_dicts, asked, chat_arguments, reply_of, text_arguments
 from uprank.scorers.llm.models.outcomes import lost_by_name
-from uprank.secrets import KeyLike, masked, without_secrets
+from uprank.secrets import KeyLike, Masked, masked, without_secrets
 
 __all__ = ["OpenAIModel"]
 
@@ -128,7 +128,7 @@ class OpenAIModel:
         if address is None and not own_header and not self._ready:
             self._keys.check()
         self.address = _base(address) if not self._ready else _address_of(*self._ready)
-        self._secrets = secrets_in(headers, proxy)
+        self._secrets = tuple(map(Masked, secrets_in(headers, proxy)))
         options = ClientOptions(
             self._threads, {}, proxy, valid_verify(verify), transport, secure=self.address.startswith("https")
         )

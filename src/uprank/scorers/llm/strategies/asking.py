@@ -38,10 +38,20 @@ def ask_order(ids: Sequence[int], order: Iterable[int]) -> Asking[tuple[int, ...
     return ranked
 
 
-def ask_orders(windows: Iterable[Sequence[int]], order: Iterable[int]) -> Asking[list[tuple[int, ...]]]:
-    """One round of an :class:`Order` for each window."""
+def ask_orders(
+    windows: Sequence[Sequence[int]], order: Iterable[int], unanswered: Sequence[Sequence[int]] | None = None
+) -> Asking[list[tuple[int, ...]]]:
+    """One round of an :class:`Order` for each window.
+
+    Args:
+        windows: The candidates of each.
+        order: The best order so far.
+        unanswered: What stands for each where there is no answer; by default the window as it was shown.
+    """
     answers = yield Round(tuple(Order(tuple(ids)) for ids in windows), tuple(order))
-    return cast("list[tuple[int, ...]]", answers)
+    ranked = cast("list[tuple[int, ...] | None]", answers)
+    instead = windows if unanswered is None else unanswered
+    return [tuple(ids) if answer is None else answer for answer, ids in zip(ranked, instead, strict=True)]
 
 
 def ask_selections(questions: Iterable[Select], order: Iterable[int]) -> Asking[list[tuple[int, ...]]]:

@@ -62,8 +62,10 @@ def top_down(n: int, settings: Settings) -> Strategy:
         if not rest:
             return (*head, *behind)
         keep, pivot, back = head[: settings.head - 1], head[settings.head - 1], head[settings.head :]
-        shown = [_with(pivot, chunk, random) for chunk in _striped(rest, settings.window - 1)]
-        ranked = yield from ask_orders(shown, [*head, *rest, *behind])
+        chunks = _striped(rest, settings.window - 1)
+        shown = [_with(pivot, chunk, random) for chunk in chunks]
+        below = [(pivot, *chunk) for chunk in chunks]  # of whom nothing is learnt, the first stage holds
+        ranked = yield from ask_orders(shown, [*head, *rest, *behind], unanswered=below)
         above = [ids[: ids.index(pivot)] for ids in ranked]
         behind = [pivot, *in_turn([back, *(ids[ids.index(pivot) + 1 :] for ids in ranked)]), *behind]
         if not any(above):

@@ -76,7 +76,7 @@ def settle_in_blocks(ids: Sequence[int], behind: Sequence[int], settings: Settin
         count = -(-len(ids) // settings.window)
         drawn = [block for _ in range(settings.blocks) for block in dealt(ids, count, random)]
         shown = [random.sample(block, len(block)) for block in drawn if len(block) > 1]
-        ranked = yield from ask_orders(shown, [*ids, *behind])
+        ranked = yield from ask_orders(shown, [*ids, *behind], unanswered=[sorted(block) for block in shown])
         rates = _win_rates(ranked)
         ids = sorted(ids, key=lambda each: -rates.get(each, 0.0))
     head = yield from ask_order(ids[: settings.window], [*ids, *behind])
