@@ -55,7 +55,8 @@ class RerankCompressor(BaseDocumentCompressor, RunnableSerializable[RerankInput,
     Documents come back as copies with id, class and metadata kept; ``relevance_score`` (a float) and ``rerank_index``
     (the position in the list given) replace those of an earlier stage. Where scoring failed and ``on_error`` is
     ``"passthrough"``, ``relevance_score`` is ``None`` and ``rerank_degraded`` true; so it is of an order that is only
-    the best that could be had. LangChain's ``dumps`` marks a ready ``Reranker`` as not implemented; give a model's name to have it written.
+    the best that could be had. LangChain's ``dumps`` marks a ready ``Reranker`` as not implemented; give a model's
+    name to have it written.
     """
 
     def compress_documents(self, documents: Docs, query: str, callbacks: Callbacks = None) -> list[Document]:
