@@ -92,6 +92,26 @@ def test_tokens_are_counted_as_the_model_counts_them():
     assert usage.cost == pytest.approx(plan.cost)
 
 
+def test_what_a_call_turned_out_to_use_is_what_counts_from_then_on():
+    """A model that uses far less than expected is asked on, as long as the next call seems affordable."""
+
+    class Frugal(MockChatModel):
+        def reply(self, request: ChatRequest) -> Completion:
+            return Completion(super().reply(request).text, input_tokens=10, output_tokens=1)
+
+    scorer = scorer_for("sliding", model_of(), answers="text")
+    calls, of_one = scorer.plan(TEXTS, QUERY).calls.least, scorer.plan(TEXTS[:5], QUERY)
+    expected = of_one.input_tokens.least + of_one.output_tokens.least
+    assert calls * 11 < expected
+    enough, too_little = Budget(max_tokens=expected + 11 * calls), Budget(max_tokens=expected + 11)
+    for budget, made in ((enough, calls), (too_little, 2)):
+        model = Frugal(relevance)
+        ranking = Reranker(scorer_for("sliding", model, budget=budget, answers="text")).rank(QUERY, TEXTS)
+        assert len(model.questions) == made
+        assert ranking.usage.tokens == 11 * made
+        assert ranking.degraded == (made < calls)
+
+
 # ---------------------------------------------------------------- what is returned
 
 

@@ -90,10 +90,14 @@ def test_figures_by_hand():
                 labels.reverse()
             return Completion(" > ".join(f"[{label}]" for label in labels))
 
-    scorer = LLMScorer(Alternates(relevance, features=("system",)), max_concurrency=1)
-    found = scorer.probe(["q"], [["a 1", "b 2", "c 3"]], shuffles=3)
+    model = Alternates(relevance, features=("system",))
+    found = LLMScorer(model, max_concurrency=1).probe(["q"], [["a 1", "b 2", "c 3"]], shuffles=3)
     assert found.tau == pytest.approx((-1 + 1 - 1) / 3)
     assert found.first_place_flips == pytest.approx(2 / 3)
+    second, third = (question.texts for question in model.questions[1:])  # the first was not shuffled
+    pairs = [("a 1", "b 2"), ("a 1", "c 3"), ("b 2", "c 3")]
+    kept = [sum(texts.index(one) < texts.index(other) for one, other in pairs) for texts in (second[::-1], third)]
+    assert found.position_bias == pytest.approx((2 * kept[0] / 3 - 1 + 2 * kept[1] / 3 - 1) / 2)
 
 
 def test_the_first_shown_is_the_order_given_and_the_others_are_shuffles():

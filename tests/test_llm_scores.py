@@ -352,6 +352,8 @@ def test_without_scores_nobody_is_suspected():
         ([0.0, 0.9, 0.8, 0.7, 0.6, 0.5], [0]),
         ([0.9, 0.0, 0.8, 0.7, 0.6, 0.5], [1]),
         ([0.9, 0.8, 0.7, 0.0, 0.6, 0.5], []),  # two places
+        ([0.9, 0.0, 0.8, 0.7, 0.6], [1]),  # three, of five
+        ([0.9, 0.8, 0.7, 0.6, 0.0, 0.5, 0.4, 0.3], []),  # three, of eight
         ([0.0, 0.9, 0.8], []),  # of three, none can stand far above where it belongs
         ([0.0, None, 0.9, 0.8, None, 0.7, 0.6], [0]),  # who has no score does not count
         ([None] * 8, []),

@@ -132,11 +132,13 @@ def read_question(request: ChatRequest) -> AskedQuestion:
     parts = _PASSAGE.split(blocks[-1]["passages"])
     nonce = blocks[-1]["nonce"]
     query = re.search(rf"<query-{nonce}>\n(.*?)\n</query-{nonce}>", text, re.DOTALL)
-    chosen, top = _CHOOSE.search(text), _TOP.search(text)
+    # Not in the passages, which may say anything.
+    chosen, top = _CHOOSE.search(text[: blocks[-1].start()]), _TOP.search(text[blocks[-1].end() :])
     kind: Literal["order", "choose", "grade"] = "order"
-    if text.startswith("Judge"):
+    rules = text.partition("<query-")[0]
+    if "Judge how relevant" in rules:
         kind = "grade"
-    elif text.startswith("Of "):
+    elif _CHOOSE.search(rules) or "choose the one" in rules:
         kind = "choose"
     return AskedQuestion(
         kind,

@@ -127,7 +127,7 @@ class Prompt:
     @classmethod
     def names(cls) -> tuple[str, ...]:
         """The prompts that come with the package, in alphabetical order."""
-        return tuple(sorted(path.stem for path in _HERE.glob("*.txt")))
+        return _names()
 
     @classmethod
     def read(cls, path: str | Path) -> Prompt:
@@ -383,6 +383,11 @@ def _grouped(turns: Sequence[Turn]) -> list[tuple[list[Turn], bool]]:
         else:
             groups.append(([turn], turn.each))
     return groups
+
+
+@lru_cache
+def _names() -> tuple[str, ...]:
+    return tuple(sorted(path.stem for path in _HERE.glob("*.txt")))
 
 
 @lru_cache

@@ -69,7 +69,7 @@ class LLMScorer(TalkingScorer[Judged]):
             below them have no score.
         grades: Highest grade of a pointwise judgement: 1 asks yes or no, 3 for a grade from 0 to 3. 1 by default where
             the model gives log probabilities, else 3.
-        batch: Documents graded by one call, where the answer is no single token.
+        batch: Documents graded by one call of ``method="pointwise"``, where the answer is no single token.
         isolate: Never show two documents in one call, so that none can affect another; ``"pointwise"`` only.
         prompt: Instead of the usual one: a shipped prompt's name (``"rank-zephyr"``), a file, or a
             :class:`~uprank.scorers.llm.Prompt`.
