@@ -14,6 +14,7 @@ REPAIRS = {
     "read as 0-based",
     "truncated",
     "sorted by stated rank",
+    "sorted by stated score",
     "malformed JSON",
     "one of several orders",
 }

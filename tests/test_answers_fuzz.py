@@ -112,6 +112,10 @@ MORE_HOSTILE = {
     "entities": "&amp;" * 200_000,
     "policy": "x policy " * 110_000,
     "rank order": "rank order " * 90_000,
+    "tables": "| Id | Rank |\n|---|---|\n|1|2|\n" * 30_000,
+    "rules": "|x\n" + "|-" * 500_000,
+    "marks of a list": "- " * 500_000 + "1、",
+    "numbers of lines": "第1名：" * 200_000,
 }
 
 

@@ -131,11 +131,12 @@ def test_after_one_call_of_top_down_the_head_is_in_order():
     assert numbers(ranking) == [*sorted(NUMBERS[:5], reverse=True), *NUMBERS[5:]]
 
 
-def test_of_a_round_that_cannot_be_afforded_whole_nothing_is_asked():
-    """Half of the partitions compared with the pivot would put theirs before the better ones of the others."""
+def test_of_a_round_that_cannot_be_afforded_whole_a_part_is_asked():
+    """Those of a partition that beat the pivot stand before it, as they would in the end."""
     model = model_of()
-    Reranker(scorer_for("top-down", model, budget=Budget(max_calls=3))).rank(QUERY, TEXTS)
-    assert len(model.questions) == 1
+    found = numbers(Reranker(scorer_for("top-down", model, budget=Budget(max_calls=3))).rank(QUERY, TEXTS))
+    assert len(model.questions) == 3
+    assert sorted(found) == sorted(NUMBERS)
 
 
 def test_sliding_has_carried_the_best_so_far_to_where_the_window_stopped():
@@ -185,10 +186,12 @@ def test_pointwise_in_part_puts_the_scored_before_the_others(at_once: int):
 
 
 def test_pointwise_in_part_and_a_threshold():
-    """What could not be scored passes no threshold."""
+    """What could not be scored for want of money is not lost: it has no score to compare."""
     scorer = scorer_for("grades", model_of(), budget=Budget(max_calls=3), grades=7, max_concurrency=1)
     ranking = Reranker(scorer, threshold=0.5).rank(QUERY, TEXTS)
-    assert sorted(numbers(ranking)) == [8, 11, 14]  # of 8, 3, 11, 1, 14 and 6
+    assert sorted(numbers(ranking)[:3]) == [8, 11, 14]  # of 8, 3, 11, 1, 14 and 6
+    assert {hit.score for hit in ranking[3:]} == {None}
+    assert len(ranking) == len(TEXTS) - 3
 
 
 # ---------------------------------------------------------------- one budget a query
@@ -297,4 +300,8 @@ def test_a_budget_of_money_needs_a_price():
 
 def test_a_budget_is_a_budget():
     with pytest.raises(ConfigurationError, match="Budget"):
-        LLMScorer(model_of(), budget={"max_calls": 3})  # type: ignore[arg-type]  # likewise
+        LLMScorer(model_of(), budget=3)  # type: ignore[arg-type]  # likewise
+    with pytest.raises(ConfigurationError, match="max_calls"):
+        LLMScorer(model_of(), budget={"calls": 3})
+    ranking = Reranker(LLMScorer(model_of(), budget={"max_calls": 1}, window=5)).rank(QUERY, TEXTS)
+    assert ranking.degraded

@@ -80,7 +80,6 @@ TROUBLES = [
     Trouble("402", "fatal", status(402), BillingError, 402),
     Trouble("403", "fatal", status(403), AuthenticationError, 403),
     Trouble("404", "fatal", status(404), RequestRefusedError, 404),
-    Trouble("400", "fatal", status(400), RequestRefusedError, 400),
     Trouble("429", "passing", status(429), RateLimitError, 429),
     Trouble("429-wait", "passing", status(429, retry_after="0.01"), RateLimitError, 429),
     Trouble("500", "passing", status(500), ServerError, 500),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -17,6 +18,7 @@ from faulty_chat import (
     Sent,
     at_place,
     check_right,
+    holding,
     order_of,
     rank_by,
     ranked,
@@ -32,6 +34,7 @@ from uprank.scorers import LLMScorer
 from uprank.scorers.http.messages import Lost, Reply
 from uprank.scorers.llm import Budget, ChatCall, Completion
 from uprank.scorers.llm.tokens import estimate_tokens
+from uprank.testing import AskedQuestion
 
 WINDOW = {"strategy": "window", "window": 20}
 GRADES = {"method": "pointwise", "grades": 9}
@@ -82,16 +85,15 @@ def test_grades_without_probabilities_are_written(forms: tuple[str, ...]) -> Non
 
 def test_probabilities_that_are_left_out_without_a_word_are_not_missed() -> None:
     """Some servers take the parameter and ignore it."""
-    truth = shuffled(6)
 
-    def yes_or_no(sent: Sent) -> Completion:
-        return Completion("Yes" if sent.shown[0] in truth[:2] else "No")
+    class Silent(FaultyChat):
+        def answer(self, question: AskedQuestion) -> Completion:
+            return replace(super().answer(question), logprobs=())
 
-    model = FaultyChat(truth, yes_or_no, features=LOGPROBS)
-    ranking = ranked(model, 6, method="pointwise")
-    assert set(order_of(ranking)[:2]) == set(truth[:2])
-    assert not ranking.degraded
-    assert len(model.sent) == 6
+    model = Silent(shuffled(6), features=LOGPROBS)
+    check_right(ranked(model, 6, **{**GRADES, "answers": "auto"}), shuffled(6))
+    assert "logprobs" not in model.features
+    assert {sent.request.top_logprobs > 0 for sent in model.sent[-6:]} == {False}
 
 
 class AllAtOnce(FaultyChat):
@@ -138,10 +140,24 @@ def test_a_refusal_that_names_nothing_is_laid_to_what_no_answer_has_confirmed() 
 
 def test_a_refusal_that_names_nothing_is_not_laid_to_what_has_been_confirmed() -> None:
     model = FaultyChat(shuffled(30), status(400, "bad request"), at_place(2), features=EVERYTHING)
-    with pytest.raises(RequestRefusedError, match="HTTP 400"):
-        ranked(model, 30, strategy="sliding", window=10)
-    assert [sent.form for sent in model.sent] == ["json"] * 3
+    ranking = ranked(model, 30, strategy="sliding", window=10)
+    assert {sent.form for sent in model.sent} == {"json"}
     assert "json_schema" in model.features
+    assert ranking.degraded
+    assert "HTTP 400" in told(ranking)
+    with pytest.raises(RequestRefusedError, match="HTTP 400"):
+        ranked(FaultyChat(shuffled(30), status(400, "bad request")), 30, strategy="sliding", window=10)
+
+
+def test_a_document_that_is_refused_as_bad_input_costs_no_form() -> None:
+    """What fails in every form is not about the form."""
+    model = FaultyChat(shuffled(30), status(400, "bad request"), holding(29), features=EVERYTHING)
+    ranking = ranked(model, 30, strategy="sliding", window=10)
+    assert {"json_schema", "tools", "temperature"} <= set(EVERYTHING) & {
+        one for one in EVERYTHING if one in model.features
+    }
+    assert sorted(order_of(ranking)) == list(range(30))
+    assert ranking.degraded
 
 
 async def test_another_call_s_discovery_does_not_make_one_forget_to_wait() -> None:

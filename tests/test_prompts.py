@@ -182,6 +182,11 @@ def test_examples_of_grades():
     assert [turn.content for turn in alone if turn.role == "assistant"] == ["0", "3", "1"]
 
 
+def test_a_grade_above_the_scale_is_answered_as_the_highest():
+    answer = turns(Prompt.load("pointwise"), "json", top=2)[2].content
+    assert [entry["grade"] for entry in json.loads(answer)["grades"]] == [0, 2, 1]
+
+
 def test_examples_that_do_not_say_what_is_asked_are_left_out():
     for name, example in [("pointwise", replace(EXAMPLE, grades=None)), ("listwise", Example("q", ("a",), (0,)))]:
         messages = Prompt.load(name).render(query="q", passages=TOWERS, form="json", fence=FENCE, examples=[example])
@@ -207,6 +212,10 @@ def test_grades_alone_give_an_order():
         (("a", "b"), (), (1,), "2 documents but 1 grades"),
         (("a",), (), None, "an answer or grades"),
         ((), (), (), "needs documents"),
+        (("a", "b"), (), (1, -1), "grade of an example is -1"),
+        (("a", "b"), (1, 0), (1.5, 1), r"grade of an example is 1\.5"),
+        (("a", "b"), (), ("1", 0), "grade of an example is '1'"),
+        (("a", "b"), (), (True, 0), "grade of an example is True"),
     ],
 )
 def test_examples_that_do_not_fit_are_refused(documents, answer, grades, message):

@@ -105,6 +105,17 @@ def test_a_name_is_never_guessed_from_a_part_of_it(name):
         ("multi-lingual", "Did you mean 'multilingual'?"),
         ("BAAI/bge-reranker-v2-m3", 'e.g. "cross-encoder:BAAI/bge-reranker-v2-m3"'),
         ("zzz", 'A model is named "scheme:model"'),
+        ("openai:gpt-4.1-mini", "Did you mean 'llm:gpt-4.1-mini'? Known"),
+        ("gpt-4.1-mini", "Did you mean 'llm:gpt-4.1-mini'? Known"),
+        ("ft:gpt-4.1:acme", "Did you mean 'llm:ft:gpt-4.1:acme'? Known"),
+        ("o1", "Did you mean 'llm:o1'? Known"),
+        ("o3-mini", "Did you mean 'llm:o3-mini'? Known"),
+        ("claude-sonnet-4", "Did you mean 'llm:claude-sonnet-4'? It needs base_url="),
+        ("gemini-2.5-pro", "Did you mean 'llm:gemini-2.5-pro'? It needs base_url="),
+        ("ollama:llama3:8b", "Did you mean 'llm:llama3:8b'? It needs base_url="),
+        ("openai/gpt-4.1", "Did you mean 'llm:openai/gpt-4.1'? It needs base_url="),
+        ("acme/gpt-reranker", 'e.g. "cross-encoder:acme/gpt-reranker"'),
+        ("openai:", 'A model is named "scheme:model"'),
     ],
 )
 def test_an_unknown_name_comes_with_advice(name, advice):
@@ -270,6 +281,21 @@ def test_a_ready_scorer_is_used_as_it_is():
     assert reranker.model == "lengths:m"
     with pytest.raises(ConfigurationError, match="give factor, name to Lengths itself"):
         Reranker(scorer, factor=2, name="x")
+
+
+@pytest.mark.parametrize(
+    "function", [lambda messages: "1", lambda chat, /, *, seed=0: "1", lambda messages, temperature=0: "1"]
+)
+def test_a_function_from_messages_is_sent_to_where_it_belongs(function):
+    with pytest.raises(ConfigurationError, match=r"cannot be called as \(query, texts\).*give LLMScorer\(function\)"):
+        Reranker(function)
+
+
+@pytest.mark.parametrize("function", [lambda: [1.0], lambda query, texts, more: [1.0]])
+def test_no_other_function_is_taken_for_a_language_model(function):
+    with pytest.raises(ConfigurationError, match=r"cannot be called as \(query, texts\)") as caught:
+        Reranker(function)
+    assert "LLMScorer" not in str(caught.value)
 
 
 def test_a_function_takes_name_and_score_kind_alone():

@@ -11,7 +11,7 @@ import warnings
 
 import pytest
 
-from uprank.rounds import adrive, drive, run_coroutine
+from uprank.rounds import adrive, drive, in_thread, run_coroutine
 
 
 def plan_of_sums(log):
@@ -276,3 +276,121 @@ def test_a_coroutine_that_exits_does_not_take_the_loop_with_it():
     """
     )
     assert printed == "SystemExit still here"
+
+
+# --- threads of their own
+
+
+async def test_calls_in_threads_never_wait_for_each_other():
+    together = threading.Barrier(40, timeout=10)  # more than asyncio's pool ever has threads
+
+    assert sorted(await asyncio.gather(*(in_thread(together.wait) for _ in range(40)))) == list(range(40))
+
+
+async def test_a_thread_of_its_own_sees_the_callers_context():
+    variable = contextvars.ContextVar("variable", default="none")
+    variable.set("the caller's")
+
+    def read():
+        seen = variable.get()
+        variable.set("the thread's")
+        return seen
+
+    assert await in_thread(read) == "the caller's"
+    assert variable.get() == "the caller's"
+
+
+@pytest.mark.parametrize("error", [LookupError("inside"), asyncio.CancelledError()], ids=["error", "cancelled"])
+async def test_what_is_raised_in_a_thread_is_raised_in_the_caller(error):
+    def fails():
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        await in_thread(fails)
+    assert caught.value is error
+
+
+async def test_a_stop_in_a_thread_leaves_nobody_waiting():
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        await asyncio.wait_for(in_thread(iter(()).__next__), 5)
+
+
+async def test_an_error_in_a_thread_is_not_kept_alive_by_its_own_frames():
+    class Failure(Exception):
+        pass
+
+    async def failing():
+        def fails():
+            raise Failure
+
+        with pytest.raises(Failure):
+            await in_thread(fails)
+
+    gc.collect()
+    gc.disable()  # so that a circle would stay
+    try:
+        await failing()
+        await asyncio.sleep(0)  # lets go of what woke us
+        for thread in threading.enumerate():
+            if thread.name == "uprank-call":
+                thread.join(10)
+        assert [found for found in gc.get_objects() if type(found) is Failure] == []
+    finally:
+        gc.enable()
+
+
+async def test_a_cancelled_call_leaves_its_thread_behind():
+    begun, release, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def slow():
+        begun.set()
+        release.wait(10)
+        ended.set()
+        return "too late"
+
+    task = asyncio.ensure_future(in_thread(slow))
+    while not begun.is_set():
+        await asyncio.sleep(0.001)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not ended.is_set()
+    release.set()
+    assert await in_thread(lambda: ended.wait(10))
+    await asyncio.sleep(0)  # the late result arrives, and nobody minds
+
+
+def test_neither_the_loop_nor_the_interpreter_waits_for_a_thread_left_behind():
+    printed = in_a_fresh_interpreter(
+        """
+        import asyncio, threading, time
+        from uprank.rounds import in_thread
+
+        release, ended = threading.Event(), threading.Event()
+
+        def slow():
+            release.wait(60)
+            ended.set()
+
+        def forever():
+            time.sleep(60)
+
+        async def main():
+            for function in (slow, forever):
+                try:
+                    await asyncio.wait_for(in_thread(function), 0.05)
+                except asyncio.TimeoutError:
+                    pass
+
+        failures = []
+        threading.excepthook = failures.append
+        asyncio.run(main())
+        release.set()  # whose end finds the loop closed
+        ended.wait(10)
+        for thread in threading.enumerate():
+            if thread.name == "uprank-call":
+                thread.join(0.2)
+        print("done", failures)
+        """
+    )
+    assert printed == "done []"

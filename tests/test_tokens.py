@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import random
+import time
 from pathlib import Path
 
 import pytest
@@ -155,6 +156,32 @@ def test_what_a_reader_sees_as_one_character_is_not_split(character, parts):
         # क्षि may be split before ष: not all readers see one character there.
         assert len(kept) % parts == 0 or character.startswith("क")
         assert room - parts < len(kept) <= room
+
+
+@pytest.mark.parametrize("text", ["🇩🇪" * 60, "x" + "🇩🇪" * 60, "🇩🇪" * 30 + "x" + "🇫🇷" * 30])
+def test_flags_are_paired_from_the_first_of_each_run(text):
+    before = -1
+    for room in range(1, len(text)):
+        kept, _ = cut(text, room, len)
+        run = len(kept) - len(kept.rstrip("🇩🇪🇫🇷"))
+        assert run % 2 == 0
+        assert len(kept) - before in (0, 1, 2)
+        before = len(kept)
+
+
+LONG_RUNS = {"flags": "\U0001f1e9", "joiners": "\u200d", "accents": "\u0301", "families": "👩\u200d", "Chinese": "人"}
+
+
+@pytest.mark.no_cover
+@pytest.mark.parametrize("name", LONG_RUNS)
+def test_long_runs_are_cut_in_linear_time(name):
+    text = LONG_RUNS[name] * 60_000
+    started = time.monotonic()
+    kept, was_cut = cut(text, 100)
+    # A tenth of a second; flags took minutes. The rest is for a busy machine.
+    assert time.monotonic() - started < 5
+    assert was_cut
+    assert estimate_tokens(kept) <= 100
 
 
 @pytest.mark.no_cover

@@ -44,7 +44,11 @@ def report(
     if scores.reported is not None:
         if mode == "native" or calibrator is None:
             return list(scores.reported), "probability"
-        return [None if one is None else _calibrated(calibrator, one, model) for one in scores.reported], "probability"
+        known = [one for one in scores.reported if one is not None]
+        calibrated = [_calibrated(calibrator, one, model) for one in known]
+        _check_order(known, calibrated, model)
+        found = iter(calibrated)
+        return [None if one is None else next(found) for one in scores.reported], "probability"
     if mode == "native":
         if scores.native is None or scores.native == scores.kind:
             return list(scores.values), scores.kind

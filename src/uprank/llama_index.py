@@ -122,7 +122,7 @@ class RerankPostprocessor(RerankFields, BaseNodePostprocessor):
         """Return the nodes in their new order: the ranked ones, then those without text."""
         skipped = set(range(len(nodes))).difference(textual)
         order: list[tuple[int, float | None]] = [(textual[hit.index], hit.score) for hit in ranking]
-        if ranking.degraded and all(hit.score is None for hit in ranking):  # nothing is known: all as they came
+        if ranking.degraded and all(hit.score is None and hit.index == hit.rank for hit in ranking):  # as they came
             order = [(index, None) for index in range(len(nodes))]
         elif self.threshold is None and self.reranker.threshold is None:
             order += [(index, None) for index in sorted(skipped)]

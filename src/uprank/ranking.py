@@ -25,7 +25,8 @@ class RankedDocument:
         document: The caller's own :class:`~uprank.Document`, or the one made of the text or mapping given.
         index: Its position in the caller's list.
         rank: Its position in the full ranking; 0 is the most relevant.
-        score: Its relevance score, of the ranking's ``score_kind``; ``None`` in a degraded ranking.
+        score: Its relevance score, of the ranking's ``score_kind``; ``None`` where there is none, as in a
+            ranking that kept the original order, or below the documents that a language model scored.
     """
 
     document: Document
@@ -61,7 +62,7 @@ class Ranking(Sequence[RankedDocument]):
         elapsed: Wall-clock seconds of the call that made this ranking (for ``rank_many``, of the
             whole batch).
         degraded: True where the scorer failed and ``on_error="passthrough"`` kept the original
-            order; scores are ``None`` then.
+            order, scores being ``None`` then; and where the order is only the best that could be had.
         warnings: What the caller should know, e.g. why the ranking is degraded.
     """
 

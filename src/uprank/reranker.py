@@ -341,15 +341,9 @@ class Reranker:
             logger.info("%s: %s", self._model, note)
         raw = [scores.values[position] for position in job.positions]
         order = sorted(range(len(raw)), key=lambda index: (-raw[index], index))
-        ranked = (
-            RankedDocument(job.documents[index], index, rank, reported[job.positions[index]])
-            for rank, index in enumerate(order)
-        )
-        hits = [
-            hit
-            for hit in ranked
-            if selection.threshold is None or (hit.score is not None and hit.score >= selection.threshold)
-        ]
+        shown = ((index, reported[job.positions[index]]) for index in order)
+        kept = [pair for pair in shown if _passes(pair[1], selection.threshold, degraded=scores.degraded)]
+        hits = [RankedDocument(job.documents[index], index, rank, score) for rank, (index, score) in enumerate(kept)]
         return Ranking(
             job.query,
             tuple(hits[: selection.top_n]),
@@ -393,8 +387,14 @@ def _remake(model: Model, arguments: dict[str, object]) -> Reranker:
     return Reranker(model, **arguments)  # type: ignore[arg-type]  # the arguments of an earlier one
 
 
+def _passes(score: float | None, threshold: float | None, *, degraded: bool) -> bool:
+    """What has no score passes no threshold, but that of a degraded order, which would lose it for a failure."""
+    return threshold is None or (degraded if score is None else score >= threshold)
+
+
 def _threshold_on_ranks(model: str) -> ScoreKindError:
     return ScoreKindError(
         f"{model} gives scores of kind 'rank': only their order means something, so a threshold would cut at a "
-        'different relevance for each query. Use top_n, or score="probability" with calibrator=.'
+        'different relevance for each query. Use top_n, score="probability" with calibrator=, or of a language model '
+        'scores=True or method="pointwise".'
     )

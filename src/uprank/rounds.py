@@ -7,6 +7,7 @@ into the plan at its ``yield``, so the plan decides what a failure means.
 
 from __future__ import annotations
 
+import contextvars
 import os
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Generator
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["adrive", "drive", "run_coroutine"]
+__all__ = ["adrive", "drive", "in_thread", "run_coroutine"]
 
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")
@@ -79,6 +80,53 @@ def run_coroutine(coroutine: Coroutine[object, object, Result]) -> Result:
     except BaseException:
         future.cancel()  # e.g. KeyboardInterrupt: do not leave the coroutine running
         raise
+
+
+async def in_thread(function: Callable[[], Result]) -> Result:
+    """Call a function in a thread of its own, without blocking the event loop.
+
+    Unlike asyncio's pool, which has a few threads for the whole loop, this never makes a call wait for
+    another one. Cancelling it leaves the thread to itself: its result is dropped, and neither the loop
+    nor the interpreter waits for it at the end.
+
+    Args:
+        function: Sees the caller's context variables.
+
+    Raises:
+        RuntimeError: If there are no more threads to be had.
+    """
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[tuple[Result | None, BaseException | None]] = loop.create_future()
+
+    def settle(result: Result | None, error: BaseException | None) -> None:
+        if not ended.done():  # e.g. cancelled
+            ended.set_result((result, error))
+
+    def work() -> None:
+        result: Result | None = None
+        raised: BaseException | None = None
+        try:
+            result = function()
+        except BaseException as error:  # SystemExit too: somebody waits for this thread
+            raised = error
+        try:
+            loop.call_soon_threadsafe(settle, result, raised)
+        except RuntimeError:  # the loop has been closed: nobody waits any more
+            pass
+        finally:
+            del result, raised  # the error's traceback holds this frame, which must not hold the error
+
+    context = contextvars.copy_context()
+    threading.Thread(target=context.run, args=(work,), name="uprank-call", daemon=True).start()
+    result, raised = await ended
+    if raised is not None:
+        try:
+            raise raised
+        finally:
+            del raised, ended  # likewise
+    return result  # type: ignore[return-value]  # set where nothing was raised
 
 
 async def _kept_in(coroutine: Coroutine[object, object, Result]) -> tuple[Result | None, BaseException | None]:

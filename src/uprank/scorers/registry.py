@@ -7,6 +7,7 @@ a substring.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import inspect
@@ -23,6 +24,7 @@ from uprank.scorers.presets import PRESETS
 
 __all__ = [
     "ENTRY_POINT_GROUP",
+    "RERANKER_OPTIONS",
     "SCHEMES",
     "Model",
     "Scheme",
@@ -91,7 +93,11 @@ SCHEMES: dict[str, Scheme] = {
     "llm": Scheme("uprank.scorers.llm.scorer:LLMScorer"),
 }
 
-_RERANKER_OPTIONS = ("top_n", "threshold", "instruction", "score", "calibrator", "on_error")
+# How other libraries and services name a language model: the maker before it, or what its name begins with.
+_MAKERS = ("openai", "anthropic", "azure", "deepseek", "gemini", "google", "groq", "mistral", "ollama")
+_LANGUAGE_MODEL = re.compile(r"(ft:)?(gpt|chatgpt|claude|gemini)-|o[1-9](-|$)")
+
+RERANKER_OPTIONS = ("top_n", "threshold", "instruction", "score", "calibrator", "on_error")
 
 _registered: dict[str, ScorerFactory] = {}
 _generation = 0
@@ -129,8 +135,10 @@ def as_scorer(model: Model, options: dict[str, object]) -> Scorer:
     """Return the scorer that a caller's ``model`` stands for.
 
     Args:
-        model: A name for :func:`create_scorer`, a ready scorer, or a function.
-        options: For the scorer named; a function takes ``name`` and ``score_kind``.
+        model: A name for :func:`create_scorer`, a ready scorer, a function, or a language model (LangChain's,
+            LlamaIndex's, or a ``ChatModel``).
+        options: For the scorer named; a function takes ``name`` and ``score_kind``, a language model what
+            :class:`~uprank.scorers.LLMScorer` takes.
 
     Raises:
         ConfigurationError: If it is none of these, or an option does not fit. See also
@@ -146,6 +154,11 @@ def as_scorer(model: Model, options: dict[str, object]) -> Scorer:
         return model
     if isinstance(model, type):
         raise ConfigurationError(f"model is the class {model.__name__}; give an object made by it, or a name.")
+    if not inspect.isroutine(model):
+        from uprank.scorers.llm.models.find import is_meant_as_model  # seldom needed, and the floor above
+
+        if is_meant_as_model(model):
+            return import_target(SCHEMES["llm"])(model, **options)
     owner = getattr(model, "__self__", model)
     if type(owner).__module__.partition(".")[0] == "sentence_transformers":
         raise ConfigurationError(
@@ -220,8 +233,11 @@ def _find_factory(scheme: str, name: str) -> ScorerFactory:
         return cast(ScorerFactory, factory)
     known = sorted({*SCHEMES, *PRESETS, *_registered, *(point.name for point in entry_points(group=ENTRY_POINT_GROUP))})
     close = difflib.get_close_matches(scheme, known, n=1)
+    language_model = _language_model(name)
     if scheme in PRESETS:
         advice = f"A preset takes no model: write {scheme!r}."
+    elif language_model:
+        advice = language_model
     elif close:
         advice = f"Did you mean {close[0]!r}?"
     elif "/" in name and ":" not in name:
@@ -229,6 +245,20 @@ def _find_factory(scheme: str, name: str) -> ScorerFactory:
     else:
         advice = 'A model is named "scheme:model".'
     raise UnknownModelError(f"No scheme or preset {scheme!r} (in {name!r}). {advice} Known: {', '.join(known)}.")
+
+
+def _language_model(name: str) -> str | None:
+    """Advice over a name that looks like a language model's; ``None`` for any other."""
+    maker, _, model = name.partition(":")
+    if maker not in _MAKERS or not model:
+        folder, slash, last = name.rpartition("/")
+        if not _LANGUAGE_MODEL.match(last) or (slash and folder not in _MAKERS):
+            return None
+        maker, model = "", name
+    advice = f"Did you mean {'llm:' + model!r}?"
+    if maker == "openai" or (not maker and not re.match(r"claude|gemini|\w+/", model)):
+        return advice
+    return f"{advice} It needs base_url=, an OpenAI-compatible address; or give a chat model of a framework itself."
 
 
 def _check_options(factory: ScorerFactory, name: str, arguments: tuple[str, ...], options: dict[str, object]) -> None:
@@ -246,16 +276,23 @@ def _check_options(factory: ScorerFactory, name: str, arguments: tuple[str, ...]
         ]
         raise ConfigurationError(
             f"{name!r}: {error}. It takes: {', '.join(takes) or 'no options'}. "
-            f"A Reranker itself takes: {', '.join(_RERANKER_OPTIONS)}."
+            f"A Reranker itself takes: {', '.join(RERANKER_OPTIONS)}."
         ) from None
 
 
 def _check_signature(function: ScoreFunction) -> None:
     try:
-        inspect.signature(function).bind("query", ["text"])
-    except TypeError as error:
-        raise ConfigurationError(
-            f"The function {getattr(function, '__qualname__', function)!s} cannot be called as (query, texts): {error}."
-        ) from None
+        signature = inspect.signature(function)
+        signature.bind("query", ["text"])
+        error = "its first parameter is called messages" if next(iter(signature.parameters)) == "messages" else ""
+    except TypeError as refused:
+        error = str(refused)
     except ValueError:  # a compiled function that does not tell
         return
+    if error:
+        advice = ""
+        with contextlib.suppress(TypeError):
+            inspect.signature(function).bind([])
+            advice = " If it takes messages and returns an answer, it is a language model: give LLMScorer(function)."
+        name = getattr(function, "__qualname__", function)
+        raise ConfigurationError(f"The function {name!s} cannot be called as (query, texts): {error}.{advice}")

@@ -19,7 +19,7 @@ from uprank.scorers.http.gate import Gate, NoPlace, NoTurn, Ticket
 from uprank.scorers.http.messages import Call, Lost, Reply
 from uprank.scorers.http.retries import Step, Wait
 
-__all__ = ["Endpoint", "RoundsPlan", "TalkingScorer"]
+__all__ = ["Endpoint", "RoundsPlan", "TalkingScorer", "bare"]
 
 Result = TypeVar("Result")
 
@@ -69,11 +69,11 @@ class TalkingScorer(Scorer, Generic[Result]):
 
     def score_many(self, requests: Sequence[ScoreRequest]) -> list[Outcome]:
         """As :meth:`Scorer.score_many`, with as many requests in flight as ``max_concurrency`` allows."""
-        return _bare(drive(self._plan(requests), self._round))
+        return bare(drive(self._plan(requests), self._round))
 
     async def ascore_many(self, requests: Sequence[ScoreRequest]) -> list[Outcome]:
         """As :meth:`score_many`. Cancelling the task cancels the requests in flight."""
-        return _bare(await adrive(self._plan(requests), self._around))
+        return bare(await adrive(self._plan(requests), self._around))
 
     def close(self) -> None:
         """Close the connections. The next call opens new ones."""
@@ -123,7 +123,7 @@ class TalkingScorer(Scorer, Generic[Result]):
 _NOT_SENT = {NoPlace: Lost("queue", "all places were taken"), NoTurn: Lost("turn", "the minute's limit is reached")}
 
 
-def _bare(outcomes: list[Outcome]) -> list[Outcome]:
+def bare(outcomes: list[Outcome]) -> list[Outcome]:
     """Drop the traceback of a service's error: it says nothing, and holds the request and what the reply repeats."""
     return [outcome.with_traceback(None) if isinstance(outcome, ServiceError) else outcome for outcome in outcomes]
 

@@ -9,7 +9,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-__all__ = ["Pairs", "Root", "Value", "members", "name_of", "names", "read_json"]
+__all__ = [
+    "LABEL_KEYS",
+    "RANK_KEYS",
+    "SCORE_KEYS",
+    "Pairs",
+    "Root",
+    "Value",
+    "members",
+    "name_of",
+    "names",
+    "number_of",
+    "read_json",
+]
 
 
 @dataclass(slots=True)
@@ -20,8 +32,12 @@ class Pairs:
 
     def get(self, wanted: Sequence[str]) -> Value:
         """The value of the first of these names (see :func:`name_of`) that is there; ``None`` if there is none."""
+        return next(self.get_all(wanted), None)
+
+    def get_all(self, wanted: Sequence[str]) -> Iterator[Value]:
+        """The values of all of these names that are there, in the order of the names."""
         found = {name_of(key): value for key, value in reversed(self.items)}
-        return next((found[name] for name in wanted if name in found), None)
+        return (found[name] for name in wanted if name in found)
 
     def has(self, wanted: Sequence[str]) -> bool:
         """Whether one of these names is there."""
@@ -81,6 +97,26 @@ def names(text: str) -> tuple[str, ...]:
 def name_of(key: str) -> str:
     """A key without what spellings of it differ in: ``"Passage_ID"`` and ``"passageId"`` are the same."""
     return re.sub(r"[^a-z]", "", key[:40].lower())
+
+
+# What models call a passage, its place and its grade, in the order in which they count.
+LABEL_KEYS = names(
+    "passage label passageid passagelabel passagenumber id document documentid documentnumber doc docid identifier "
+    "index number name"
+)
+RANK_KEYS = names("rank ranking position order")
+SCORE_KEYS = names("grade relevancegrade score relevancescore relevance rating")
+
+_PLAIN = re.compile(r"-?[0-9]{1,9}(?:\.[0-9]{1,12})?")
+
+
+def number_of(value: Value) -> int | float | None:
+    """A finite number, or a string that is a plain one (``"9.5"``, not ``"8/10"`` or ``"1e3"``); else ``None``."""
+    if isinstance(value, str) and _PLAIN.fullmatch(value.strip()):
+        value = float(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return value if math.isfinite(value) else None
 
 
 def read_json(text: str) -> list[Root]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
+from uprank.scorers.llm.answer_json import LABEL_KEYS, RANK_KEYS, SCORE_KEYS, name_of, number_of
 from uprank.scorers.llm.answer_text import Token, Vocabulary
 
 __all__ = ["Found", "chains", "lists", "longest", "order_in_text", "valid_ids"]
@@ -32,7 +34,9 @@ def order_in_text(text: str, vocabulary: Vocabulary) -> Found | None:
     """Return the order that a flat text gives: of the first form that is there, the longest, else the last."""
     tokens = list(vocabulary.tokens(text))
     strong, weak = chains(text, tokens, vocabulary)
-    chain, listed = longest(strong, vocabulary), longest(lists(text, vocabulary), vocabulary)
+    in_tables, elsewhere = _tables(text, vocabulary)
+    strong = [each for each in strong if not any(table.start <= each.start < table.end for table in in_tables)]
+    chain, listed = longest(strong, vocabulary), longest((*in_tables, *lists(elsewhere, vocabulary)), vocabulary)
     inside = listed is not None and all(listed.start <= each.start < listed.end for each in strong)
     if chain and listed and inside and valid_ids(chain, vocabulary) < valid_ids(listed, vocabulary):
         chain = None  # it stands in a line of the list: "1. [3] names the year ([3] > [1])"
@@ -41,6 +45,7 @@ def order_in_text(text: str, vocabulary: Vocabulary) -> Found | None:
         or listed
         or longest(weak, vocabulary)
         or longest(_id_lines(text, vocabulary), vocabulary)
+        or _spaced(text, vocabulary)
         or _single(text, tokens, vocabulary)
     )
 
@@ -200,8 +205,74 @@ def _listed(items: Sequence[_Item]) -> Found:
     return Found(tuple(item.id for item in items), (), items[0].start, items[-1].end)
 
 
+_RULE = re.compile(r" ?\|?(?: ?:?-{1,200}:? ?\|){1,12}(?: ?:?-{1,200}:? ?)?")
+
+
+def _tables(text: str, vocabulary: Vocabulary) -> tuple[list[Found], str]:
+    """The tables whose heads name a column of ids and one of ranks or scores, and the text with blanks for these."""
+    tables: list[Found] = []
+    lines = [(line.start(), line[0]) for line in re.finditer(r"[^\n]+", text)]
+    number = 0
+    while number + 1 < len(lines):
+        (start, head), (_, rule) = lines[number : number + 2]
+        number += 1
+        if "|" not in head or not _RULE.fullmatch(rule) or (columns := _columns(head)) is None:
+            continue
+        number += 1
+        rows: list[list[str]] = []
+        while number < len(lines) and "|" in lines[number][1]:
+            rows.append(_cells(lines[number][1]))
+            number += 1
+        last = lines[number - 1][1]
+        end = lines[number - 1][0] + len(last)
+        short = bool(rows) and len(rows[-1]) <= max(columns.ids, columns.numbers)
+        truncated = end == len(text) and (short or (head.endswith("|") and not last.endswith("|")))
+        found = _ordered(rows[:-1] if truncated else rows, columns, vocabulary)
+        if found is not None:
+            repairs = (*found.repairs, "truncated") if truncated else found.repairs
+            tables.append(replace(found, repairs=repairs, start=start, end=end))
+        text = text[:start] + " " * (end - start) + text[end:]
+    return tables, text
+
+
+def _cells(line: str) -> list[str]:
+    return line.strip().removeprefix("|").removesuffix("|").split("|")
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """Which columns hold the ids and their ranks, or scores."""
+
+    ids: int
+    numbers: int
+    ranked: bool
+
+
+def _columns(head: str) -> _Columns | None:
+    keys = [name_of(cell.split("(")[0]) for cell in _cells(head)]
+    ids, ranks, scores = (
+        [keys.index(key) for key in wanted if key in keys] for wanted in (LABEL_KEYS, RANK_KEYS, SCORE_KEYS)
+    )
+    return _Columns(ids[0], (ranks or scores)[0], bool(ranks)) if ids and (ranks or scores) else None
+
+
+def _ordered(rows: Sequence[Sequence[str]], columns: _Columns, vocabulary: Vocabulary) -> Found | None:
+    """The ids of a table by their numbers, if each row has both, and no two have one rank."""
+    if len(rows) < 2 or any(len(row) <= max(columns.ids, columns.numbers) for row in rows):
+        return None
+    stated = [number_of(row[columns.numbers]) for row in rows]
+    known = [number if columns.ranked else -number for number in stated if number is not None]
+    if len(known) < len(rows) or (columns.ranked and len(set(known)) < len(known)):
+        return None
+    places = sorted(range(len(rows)), key=known.__getitem__)
+    repair = "sorted by stated rank" if columns.ranked else "sorted by stated score"
+    read = tuple(vocabulary.read(rows[place][columns.ids].strip()) for place in places)
+    return Found(read, () if known == sorted(known) else (repair,))
+
+
 _ANNOUNCED = re.compile(
-    r"[^\n:]{0,60}\b(?:rank\w*|order\w*|sort\w*|answer|result|output|permutation)\b[^\n:]{0,60}(?:: ?| is | are )",
+    r"[^\n:]{0,60}(?:\b(?:rank\w*|order\w*|sort\w*|answer|result|output|permutation)\b"
+    r"|排序|排名|排列|顺序|順序|順位|答案|回答|结果|結果|ランキング)[^\n:]{0,60}(?:: ?| is | are )",
     re.IGNORECASE,
 )
 _LIST_LINK = re.compile(r" ?, ?|(?<=\]) ?(?=\[)")
@@ -224,6 +295,23 @@ def _id_lines(text: str, vocabulary: Vocabulary) -> Iterator[Found]:
             end = token.end
         if len(ids) > 1 and not line[end:].strip(" .;"):
             yield Found(tuple(ids))
+
+
+def _spaced(text: str, vocabulary: Vocabulary) -> Found | None:
+    """All labels, with nothing but spaces between, in the only line: none of them can be a word or a number."""
+    announced = _ANNOUNCED.match(text)
+    start = announced.end() if announced else 0
+    tokens = list(vocabulary.tokens(text, start))
+    gaps = {text[one.end : other.start] for one, other in pairwise(tokens)}
+    if (
+        1 < len(tokens) == vocabulary.count == len({token.ids for token in tokens})
+        and all(vocabulary.distinct(token) and len(token.ids) == 1 and token.ids[0] for token in tokens)
+        and gaps == {" "}
+        and tokens[0].start == start
+        and text[tokens[-1].end :].strip(" .;") == ""
+    ):
+        return Found(tuple(one for token in tokens for one in token.ids))
+    return None
 
 
 def _single(text: str, tokens: Sequence[Token], vocabulary: Vocabulary) -> Found | None:

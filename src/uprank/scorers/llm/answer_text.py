@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Token", "Vocabulary", "answer_part", "flat", "refuses"]
+__all__ = ["Token", "Vocabulary", "answer_part", "ends_of", "flat", "refuses"]
 
 # Every pattern here takes time in proportion to the text, whatever the text: what repeats is bounded, or is followed by
 # something that it cannot itself match.
@@ -23,12 +23,23 @@ _SIGNS: dict[int, str | None] = {
     **dict.fromkeys(map(ord, _ARROWS), ">"),
     **dict.fromkeys(map(ord, "【〔〖⟦"), "["),
     **dict.fromkeys(map(ord, "】〕〗⟧"), "]"),
-    **dict.fromkeys(map(ord, "“”„‟″"), '"'),
-    **dict.fromkeys(map(ord, "‘’‚‛′"), "'"),
     **dict.fromkeys(map(ord, "•·‣▪◦●"), "-"),
-    **dict.fromkeys(map(ord, "，、"), ","),
+    **dict.fromkeys(map(ord, "。｡"), "."),
+    ord("､"): "、",
     **dict.fromkeys(map(ord, "\u200b\u200c\u200d\u200e\u200f\u2060\ufeff\u00ad\ufe0f")),
 }
+_QUOTES: dict[str, dict[int, str | None]] = {
+    '"': dict.fromkeys(map(ord, "“”„‟″「」『』｢｣"), '"'),
+    "'": dict.fromkeys(map(ord, "‘’‚‛′"), "'"),
+}
+_ALL_QUOTES = {**_QUOTES['"'], **_QUOTES["'"]}
+# "1、[A]" and "第1名：[A]" begin a line as "1. [A]" does; in "3、1、2" and "第1段" no number does.
+_NUMBERS_LINE = re.compile(
+    r"^([-+*#>|_ \t]{0,8})(?:(\d{1,3})、(?=[ \t*_]{0,4}[^\s\d*_])"
+    r"|第?[ \t]?(\d{1,3}|[一二三四五六七八九十]{1,3})[ \t]?[位名](?=[ \t*_]{0,4}[:,、\[])[ \t*_]{0,4}[:,、]?)",
+    re.MULTILINE,
+)
+_NUMERALS = {sign: value for value, sign in enumerate("一二三四五六七八九十", 1)}
 _OTHER_DIGITS = re.compile(r"(?![0-9])\d")
 _ENTITY = re.compile(r"&(?:amp;)?(?:gt|#62|#x3e);", re.IGNORECASE)
 _THOUGHT = re.compile(
@@ -91,7 +102,7 @@ def answer_part(text: object) -> tuple[str, Literal["empty", "truncated-thinking
     if not isinstance(text, str):
         return "", "empty"
     if not text.isascii():
-        text = _OTHER_DIGITS.sub(lambda digit: str(unicodedata.decimal(digit[0])), text.translate(_SIGNS))
+        text = _in_ascii(text)
     said = _after_thinking(text)
     if said is None:
         return "", "truncated-thinking"
@@ -103,6 +114,22 @@ def answer_part(text: object) -> tuple[str, Literal["empty", "truncated-thinking
         with contextlib.suppress(ValueError):
             said = str(json.loads(said, strict=False))
     return (said, None) if said else ("", "empty")
+
+
+def _in_ascii(text: str) -> str:
+    for ascii_quote, others in _QUOTES.items():
+        if ascii_quote not in text:  # else they quote within what the ASCII ones enclose, as in JSON
+            text = text.translate(others)
+    text = _OTHER_DIGITS.sub(lambda digit: str(unicodedata.decimal(digit[0])), text.translate(_SIGNS))
+    return _NUMBERS_LINE.sub(_line_number, text).replace("、", ",")
+
+
+def _line_number(found: re.Match[str]) -> str:
+    number = found[2] or found[3]
+    if not number.isdecimal():
+        tens, ten, ones = number.rpartition("十")
+        number = str((_NUMERALS.get(tens[:1], 1) * 10 if ten else 0) + _NUMERALS.get(ones[:1], 0))
+    return f"{found[1]}{number}. "
 
 
 def _after_thinking(text: str) -> str | None:
@@ -145,13 +172,26 @@ def flat(text: str) -> str:
 
     A word in quotes, braces or angle brackets comes to stand in square ones, but in a list.
     """
+    text = text if text.isascii() else text.translate(_ALL_QUOTES)
     text = _WRAPPED.sub(lambda word: f"[{word[1] or word[2]}]", _NEWLINES.sub("\n", _SPACES.sub(" ", text)))
     return _ARROW.sub(" > ", text).strip()
 
 
+def ends_of(text: str, most: int) -> str:
+    """A text of more than so many characters without its middle: its first quarter of them and its last three.
+
+    A word that is cut is left out, as far as it has no more than 200 characters.
+    """
+    if len(text) <= most:
+        return text
+    first, last = text[: most // 4], text[most // 4 - most :]
+    first = _CUT_WORD.sub("", first[::-1], count=1)[::-1]
+    return f"{first}\n{_CUT_WORD.sub('', last, count=1)}"
+
+
 def refuses(text: str) -> bool:
     """Whether a text in which no answer was found declines to give one."""
-    return _REFUSAL.search(text) is not None
+    return _REFUSAL.search(text.translate(_ALL_QUOTES)) is not None
 
 
 @dataclass(frozen=True, slots=True)

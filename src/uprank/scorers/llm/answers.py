@@ -19,11 +19,23 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from uprank.scorers.llm.answer_json import Pairs, Root, Value, members, name_of, names, read_json
+from uprank.scorers.llm.answer_json import (
+    LABEL_KEYS,
+    RANK_KEYS,
+    SCORE_KEYS,
+    Pairs,
+    Root,
+    Value,
+    members,
+    name_of,
+    names,
+    number_of,
+    read_json,
+)
 from uprank.scorers.llm.answer_orders import Found, longest, order_in_text, valid_ids
 from uprank.scorers.llm.answer_text import Vocabulary, answer_part, flat, refuses
 
-__all__ = ["Failure", "ParsedRanking", "ids_in", "parse_ranking"]
+__all__ = ["Failure", "ParsedRanking", "id_of", "ids_in", "parse_ranking"]
 
 Failure: TypeAlias = Literal["empty", "refusal", "truncated-thinking", "no-ranking"]
 """Why no order could be read: no text, a refusal, thinking that never ended, or a text that gives none."""
@@ -38,7 +50,7 @@ class ParsedRanking:
         missing: Positions of those that it does not name, ascending.
         repaired: What had to be put right: ``"repeated ids dropped"`` (the first place counts), ``"unknown
             ids dropped"``, ``"read as 0-based"``, ``"truncated"``, ``"sorted by stated rank"``,
-            ``"malformed JSON"``, ``"one of several orders"``.
+            ``"sorted by stated score"``, ``"malformed JSON"``, ``"one of several orders"``.
         failure: Why ``order`` is empty; ``None`` if it is not, or if there are no passages.
     """
 
@@ -113,11 +125,6 @@ _ORDERS = names(
     "ordering orderedlist orderedpassages permutation sorted rank ranks result results answer output response "
     "passages documents docs items ids labels choices"
 )
-_ID_KEYS = names(
-    "label passage passageid passagelabel passagenumber id document documentid documentnumber doc docid identifier "
-    "index number name"
-)
-_RANK_KEYS = names("rank ranking position order")
 
 
 def _in_json(roots: Sequence[Root], text: str, vocabulary: Vocabulary) -> Found | None:
@@ -145,7 +152,7 @@ def _named(root: Root, vocabulary: Vocabulary, repairs: tuple[str, ...]) -> Iter
         if name not in _ORDERS:
             continue
         if isinstance(value, list):
-            ids, more = ids_in(value, vocabulary)
+            ids, more = ids_in(value, vocabulary, cut_off=bool(repairs))
             if repairs and ids and ids[-1] is None:
                 ids = ids[:-1]  # an object that was cut off before its id
             yield _ORDERS.index(name), Found(ids, (*more, *repairs))
@@ -174,15 +181,21 @@ def _in_broken_json(roots: Sequence[Root], vocabulary: Vocabulary) -> Found | No
     return longest(named, vocabulary)
 
 
-def ids_in(values: Sequence[Value], vocabulary: Vocabulary) -> tuple[tuple[int | None, ...], tuple[str, ...]]:
-    """Return the ids in a list of numbers, strings, objects with an id, or lists of these, and what was put right."""
+def ids_in(
+    values: Sequence[Value], vocabulary: Vocabulary, *, cut_off: bool = False
+) -> tuple[tuple[int | None, ...], tuple[str, ...]]:
+    """The ids in a list of numbers, strings, objects with an id, or lists of these, and what was put right.
+
+    Objects that all state a rank, else a score, come in the order of these.
+
+    Args:
+        values: The list.
+        vocabulary: What counts as an id.
+        cut_off: Whether the answer may break off in the last value.
+    """
     objects = [value for value in values if isinstance(value, Pairs)]
-    if objects and len(objects) == len(values):
-        ranks = [value.get(_RANK_KEYS) for value in objects]
-        known = [rank for rank in ranks if isinstance(rank, int) and not isinstance(rank, bool)]
-        if len(set(known)) == len(values) and known != sorted(known):
-            values = [value for _, value in sorted(zip(known, objects, strict=True), key=lambda pair: pair[0])]
-            return tuple(_id_of(value, vocabulary) for value in values), ("sorted by stated rank",)
+    if objects and len(objects) == len(values) and (stated := _as_stated(objects, cut_off=cut_off)):
+        return tuple(id_of(value, vocabulary) for value in stated[0]), (stated[1],)
     ids: list[int | None] = []
     todo = list(reversed(values))
     while todo:
@@ -190,13 +203,29 @@ def ids_in(values: Sequence[Value], vocabulary: Vocabulary) -> tuple[tuple[int |
         if isinstance(value, list):
             todo += reversed(value)
         else:
-            ids.append(_id_of(value, vocabulary))
+            ids.append(id_of(value, vocabulary))
     return tuple(ids), ()
 
 
-def _id_of(value: Value, vocabulary: Vocabulary) -> int | None:
+def _as_stated(objects: Sequence[Pairs], *, cut_off: bool) -> tuple[list[Pairs], str] | None:
+    """Objects by their ranks, or by falling scores, if they stand in another order."""
+    for keys, sign, repair in ((RANK_KEYS, 1, "sorted by stated rank"), (SCORE_KEYS, -1, "sorted by stated score")):
+        known = [number_of(each.get(keys)) for each in objects]
+        if cut_off and len(known) > 1 and known[-1] is None:
+            known.pop()  # it was to follow
+        numbers = [sign * number for number in known if number is not None]
+        if len(numbers) < len(known) or (keys is RANK_KEYS and len(set(numbers)) < len(numbers)):
+            continue
+        places = sorted(range(len(numbers)), key=numbers.__getitem__)
+        return ([objects[place] for place in places], repair) if numbers != sorted(numbers) else None
+    return None
+
+
+def id_of(value: Value, vocabulary: Vocabulary) -> int | None:
+    """The id that a number or string is, or that an object gives as the first of its usual keys that holds one."""
     if isinstance(value, Pairs):
-        value = value.get(_ID_KEYS)
+        read = (id_of(each, vocabulary) for each in value.get_all(LABEL_KEYS) if not isinstance(each, Pairs))
+        return next((one for one in read if one is not None), None)
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e9:
         value = int(value)
     return vocabulary.read(str(value)) if isinstance(value, (int, str)) else None

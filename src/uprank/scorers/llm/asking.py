@@ -30,7 +30,15 @@ class BudgetReached(Exception):  # noqa: N818 - an answer rather than an error
 
 
 class FormDropped(Exception):  # noqa: N818 - likewise
-    """The model does not take the form in which the answer was asked for; it has been remembered: ask in another."""
+    """The model does not take the form in which the answer was asked for; it has been remembered: ask in another.
+
+    Args:
+        guessed: What was taken for the reason without the model having said so.
+    """
+
+    def __init__(self, guessed: frozenset[Feature] = frozenset()) -> None:
+        super().__init__()
+        self.guessed = guessed
 
 
 class ChatEndpoint:
@@ -69,9 +77,10 @@ class Asker:
 
 @dataclass(frozen=True, slots=True)
 class _Dropped:
-    """What the model turned out not to take."""
+    """What the model turned out not to take; whether it said so, or that is a guess."""
 
     features: frozenset[Feature]
+    guessed: bool = False
 
 
 def ask(
@@ -96,26 +105,29 @@ def ask(
     model, meter, used = asker.model, Meter(), (0, 0)
     sent: frozenset[Feature] = frozenset()
     counted = True
+    guesses: set[Feature] = set()
     call = ChatCall(model.address, {"messages": [[one.role, one.content] for one in request.messages]}, request)
     asked = Asked(model.provider, model.name, call, documents, _ADVICE, model.secrets())
 
     def accept(reply: Reply) -> Completion | _Dropped:
         if not isinstance(reply.data, Completion):
             raise bad_reply(reply, asked, "it is no chat completion")
-        model.features.confirm(request)
+        if not request.top_logprobs or reply.data.logprobs:
+            model.features.confirm(request)
         return reply.data
 
     def recover(reply: Reply) -> Completion | _Dropped | None:
         if is_filtered(reply):
             return Completion("", "filter")
+        guessed = False
         features = unsupported_feature(reply, request, Features(*sent))
         if not features and reply.status in _ABOUT_FORM:
             features = sent - model.features.used(request)  # another call, sent at the same time, has found it out
         if not features and reply.status in (400, 422) and isinstance(reply_error(reply, asked), RequestRefusedError):
             # It does not say what it dislikes. What no answer has confirmed yet may be it.
             unproven = model.features.unproven(request)
-            features = unproven & _FORMS or unproven & _PARAMETERS
-        return _Dropped(features) if features else None
+            features, guessed = unproven & _FORMS or unproven & _PARAMETERS, True
+        return _Dropped(features, guessed) if features else None
 
     try:
         while True:
@@ -131,14 +143,21 @@ def ask(
                 recover=recover,
             )
             if isinstance(outcome, Completion):
+                guesses.clear()
                 read, written = outcome.input_tokens, outcome.output_tokens
                 used = (expected[0] if read is None else read, expected[1] if written is None else written)
+                if request.top_logprobs and not outcome.logprobs and outcome.finish == "stop":
+                    model.features.drop("logprobs")  # it takes the parameter, and does nothing about it
+                    raise FormDropped
                 return outcome
             model.features.drop(*outcome.features)
             if outcome.features & _FORMS & request.features:
                 counted = False  # nothing was answered, and nothing is paid for it
-                raise FormDropped
+                raise FormDropped(outcome.features if outcome.guessed else frozenset())
+            if outcome.guessed:
+                guesses |= outcome.features
     finally:
+        model.features.restore(*guesses)  # without them it failed as well
         spending.settle(expected, used, meter, counted=counted)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from uprank.errors import ConfigurationError
 from uprank.scorers.base import Usage
@@ -44,6 +44,19 @@ class Budget:
     max_tokens: int | None = None
     max_cost: float | None = None
     deadline: float | None = None
+
+    @classmethod
+    def of(cls, value: Mapping[str, float]) -> Budget:
+        """Accept ``{"max_calls": 5}`` too, as a framework's configuration may hold it.
+
+        Raises:
+            ConfigurationError: If there is no such limit.
+        """
+        known = [field.name for field in fields(cls)]
+        for name in value:
+            if name not in known:
+                raise ConfigurationError(f"budget has no limit {name!r}; it takes {', '.join(known)}.")
+        return cls(**value)  # type: ignore[arg-type]  # checked when it is made
 
     def __post_init__(self) -> None:
         _checked("max_calls", self.max_calls, whole=True)
@@ -106,11 +119,18 @@ class Spending:
         self.calls = self.requests = self.retries = 0
         self.input_tokens = self.output_tokens = 0
         self._pending_input = self._pending_output = 0
+        self.answered = self.unanswered = 0  # questions, whatever calls they took
         self.reached: str | None = None
 
     @property
     def cost(self) -> float | None:
         return None if self._price is None else self._price.cost(self.input_tokens, self.output_tokens)
+
+    def note(self, *, answered: bool) -> None:
+        """Count a question."""
+        with self._lock:
+            self.answered += answered
+            self.unanswered += not answered
 
     @property
     def limited(self) -> bool:
@@ -120,8 +140,9 @@ class Spending:
     def affords(self, calls: int, input_tokens: int, output_tokens: int) -> bool:
         """Whether calls may be made that are expected to use so much."""
         with self._lock:
-            self.reached = self._beyond(calls, input_tokens, output_tokens) or self.reached
-            return self.reached is None
+            beyond = self._beyond(calls, input_tokens, output_tokens)
+            self.reached = beyond or self.reached  # what is told; it may be affordable again
+            return beyond is None
 
     def late(self) -> bool:
         """Whether the deadline has passed."""

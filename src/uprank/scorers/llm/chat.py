@@ -199,6 +199,11 @@ class Features:
         with self._lock:
             self._proven |= self.used(request)
 
+    def restore(self, *names: Feature) -> None:
+        """It was not about these after all."""
+        with self._lock:
+            self._names |= set(names)
+
     def drop(self, *names: Feature) -> None:
         """The model does not take these: never send them again."""
         with self._lock:

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Sequence
 
 from uprank.scorers.llm.answer_json import Value, members, name_of, names, read_json
 from uprank.scorers.llm.answer_orders import chains, lists
-from uprank.scorers.llm.answer_text import Token, Vocabulary, answer_part, flat
+from uprank.scorers.llm.answer_text import Token, Vocabulary, answer_part, ends_of, flat
 from uprank.scorers.llm.answers import ids_in
 
 __all__ = ["parse_choice"]
 
+_MOST = 4_000  # characters that are read: choices are short, reasons stand before or after
 _NAMES = names(
     "best choice chosen choices selected selection selections answer answers finalanswer winner preferred mostrelevant "
     "mostrelevantpassage mostrelevantpassages ranking passage passages label labels output result top"
@@ -38,7 +39,8 @@ def parse_choice(text: object, labels: Sequence[str], count: int = 1) -> tuple[i
     What counts, the first that is there: JSON under a name such as ``"best"``; an order, as a chain or a
     list; an answer or last line that is only labels; lines that call something the answer, or the best; the
     only label, or labels, that the text names. A label of one letter, or of digits, in a sentence counts only
-    in brackets, in quotes or after a word such as "passage".
+    in brackets, in quotes or after a word such as "passage". Of more than 4,000 characters after thinking the middle
+    is not read.
 
     Args:
         text: The answer, whatever it is.
@@ -58,6 +60,7 @@ def parse_choice(text: object, labels: Sequence[str], count: int = 1) -> tuple[i
     answer, failure = answer_part(text)
     if failure:
         return None
+    answer = ends_of(answer, _MOST)
     found = _in_json(answer, vocabulary, count)
     if found is None:
         found = _in_text(flat(answer), vocabulary, count)

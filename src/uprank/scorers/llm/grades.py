@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Sequence
 
-from uprank.scorers.llm.answer_json import Pairs, Value, members, names, read_json
+from uprank.scorers.llm.answer_json import SCORE_KEYS, Pairs, Value, members, number_of, read_json
 from uprank.scorers.llm.answer_text import Vocabulary, answer_part, flat
+from uprank.scorers.llm.answers import id_of
 
 __all__ = ["parse_grades", "parse_yes_no"]
 
-_LABEL_KEYS = names(
-    "passage label passageid passagelabel passagenumber id document documentid documentnumber doc docid index number "
-    "name"
-)
-_GRADE_KEYS = names("grade relevancegrade score relevancescore relevance rating value")
-_PLAIN = re.compile(r"-?[0-9]{1,9}(?:\.[0-9]{1,12})?")
+_GRADE_KEYS = (*SCORE_KEYS, "value")
 
 # After a label: a sign or a word that says a grade follows, then the grade, then nothing or what explains it.
 _GIVEN = re.compile(
@@ -24,7 +19,7 @@ _GIVEN = re.compile(
     r"(?:(?:relevance|grade|score|rating)(?: (?:grade|score|rating))?[\s:=]{0,3})?",
     re.IGNORECASE,
 )
-_NUMBER = re.compile(rf"({_PLAIN.pattern})(?=\s*\.?[\s|,;\"')}}\]]*$|\s*[(;,–—-]\s*[^\W\d])")
+_NUMBER = re.compile(r"(-?[0-9]{1,9}(?:\.[0-9]{1,12})?)(?=\s*\.?[\s|,;\"')}}\]]*$|\s*[(;,–—-]\s*[^\W\d])")
 _STARTS_ENTRY = re.compile(r"(?:^|[\n,;|{])[\s\"'(\-+>#|]{0,6}$|(?:^|\n)\d{1,4}[.)] ?[\"'(]{0,2}$")
 
 _YES = frozenset({"yes", "true"})
@@ -71,18 +66,14 @@ def _agreed(grades: set[float | None]) -> float | None:
 
 
 def _grade(value: Value, top: int) -> float | None:
-    if isinstance(value, str) and _PLAIN.fullmatch(value.strip()):
-        value = float(value)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    return value / top if math.isfinite(value) and 0 <= value <= top else None
+    number = number_of(value)
+    return number / top if number is not None and 0 <= number <= top else None
 
 
 def _in_json(answer: str, vocabulary: Vocabulary) -> Iterator[tuple[int, Value]]:
     for root in read_json(answer):
         for object_ in _objects(root.value):
-            label = object_.get(_LABEL_KEYS)
-            if isinstance(label, (str, int)) and not isinstance(label, bool) and (one := vocabulary.read(str(label))):
+            if one := id_of(object_, vocabulary):
                 # An object that was cut off before its grade says nothing yet.
                 if root.state == "complete" or object_.has(_GRADE_KEYS):
                     yield one, object_.get(_GRADE_KEYS)

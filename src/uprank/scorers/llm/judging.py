@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
 
@@ -27,16 +26,17 @@ from uprank.errors import (
 )
 from uprank.scorers.llm.asking import Asker, BudgetReached, FormDropped, Steps, ask
 from uprank.scorers.llm.budget import Spending
-from uprank.scorers.llm.chat import Completion
+from uprank.scorers.llm.chat import Completion, Feature
+from uprank.scorers.llm.placing import in_their_places, placed
 from uprank.scorers.llm.questions import Answer, Compare, Order, Prefer, Question, Score, Select, ids_of
 from uprank.scorers.llm.reading import Reading, read
 from uprank.scorers.llm.rendering import NoRoom, Rendered, Renderer
+from uprank.secrets import redact
 
-__all__ = ["Judge", "Judged"]
+__all__ = ["Judge", "Judged", "unanswered"]
 
-FATAL = (AuthenticationError, BillingError, RequestRefusedError)
-"""What no other call would escape: raised at once."""
-
+_PATIENCE = 20  # requests without a single answer, after which more of them would be a waste
+_PATIENCE_REFUSED = 2  # questions that were refused, likewise
 _ANCHORS = 4
 _MANY_MISSING = 0.2  # of a window: an answer that leaves out more has stopped early; its rest is the tail
 _MOST_SHORTENED = 2
@@ -44,6 +44,7 @@ _LEAST_TO_SPLIT = 4  # documents
 _SMALLER = "Lower window, shorten the query, or give the model's true context_window"
 _PARTS = 4  # if it refuses all of so many parts, it is not about some of the documents
 _REMINDER = "Your last answer could not be read. Answer in exactly the form asked for, and with nothing else."
+_SHOWN = 200  # characters of an answer in an error
 _STATED = re.compile(r"(\d[\d,]{2,})")
 
 
@@ -83,10 +84,11 @@ class Judge:
         asker: Who is asked.
         renderer: How.
         spending: What it may use.
+        strict: Whether a question that fails is raised rather than told.
     """
 
-    def __init__(self, asker: Asker, renderer: Renderer, spending: Spending) -> None:
-        self._asker, self._renderer, self._spending = asker, renderer, spending
+    def __init__(self, asker: Asker, renderer: Renderer, spending: Spending, *, strict: bool = False) -> None:
+        self._asker, self._renderer, self._spending, self._strict = asker, renderer, spending, strict
         self._refused: set[int] = set()  # documents that no further question needs to show
 
     def expected(self, question: Question) -> tuple[int, int]:
@@ -105,7 +107,8 @@ class Judge:
         """Answer a question.
 
         Raises:
-            ServiceError: If no other question would fare better, e.g. for a wrong key.
+            ServiceError: If no other question would fare better, e.g. for a wrong key, or where nothing that was
+                asked so far has been answered; and where none may fail.
         """
         try:
             return (yield from self._judged(question))
@@ -113,38 +116,52 @@ class Judge:
             self._spending.clock.pause()
 
     def _judged(self, question: Question) -> Steps[Judged]:
-        judged = Judged(_unanswered(question))
+        judged = Judged(unanswered(question))
         try:
             yield from self._ask(question, judged)
         except BudgetReached as reached:
             judged.error = judged.error or reached
         except ServiceError as error:
-            if isinstance(error, FATAL):
-                raise
             late = isinstance(error, DeadlineExceededError) and self._spending.late()
             judged.error = judged.error or (BudgetReached() if late else error)
+        self._spending.note(answered=judged.partial or judged.error is None)
+        if isinstance(judged.error, ServiceError) and (self._strict or self._is_fatal(judged.error, question)):
+            raise judged.error
         return judged
+
+    def _is_fatal(self, error: ServiceError, question: Question) -> bool:
+        """Whether no other question would fare better."""
+        if isinstance(error, (AuthenticationError, BillingError)) or error.status == 404:
+            return True
+        if self._spending.answered:
+            return False
+        about_one = len(ids_of(question)) == 1  # another document may do
+        refused = isinstance(error, (RequestRefusedError, ContentRefusedError)) and not about_one
+        patience = self._spending.unanswered >= _PATIENCE_REFUSED if refused else False
+        return patience or self._spending.requests >= _PATIENCE
 
     def _ask(self, question: Question, judged: Judged) -> Steps[None]:
         ids = ids_of(question)
         refused = self._refused.intersection(ids)
-        if refused and len(ids) - len(refused) > 1 and not isinstance(question, (Compare, Prefer)):
+        if len(ids) - len(refused) > 1 and refused and not isinstance(question, (Compare, Prefer)):
             yield from self._without(refused, question, judged)
             return
+        problem: ServiceError | None = None
         try:
             reading = yield from self._read(question, judged)
-        except ContentRefusedError:
+        except ContentRefusedError as error:
+            problem = error
             if len(ids) == 1 or isinstance(question, (Compare, Prefer)):
                 judged.refused.update(ids)
                 raise
-            refused = yield from self._look_for_refused(question, judged)
-            self._refused |= refused
-            judged.error = self._problem(ContentRefusedError, "the model refused to look at some of the documents")
-            yield from self._without(refused, question, judged)
-            return
-        except RequestTooLargeError:
+        except RequestTooLargeError as error:
+            problem = error
             if len(ids) < _LEAST_TO_SPLIT or not isinstance(question, (Order, Score)):
                 raise
+        if isinstance(problem, ContentRefusedError) and not isinstance(question, (Compare, Prefer)):
+            yield from self._refused_whole(question, judged)
+            return
+        if problem is not None and isinstance(question, (Order, Score)):
             judged.repairs["split, the prompt was too long"] += 1
             yield from self._split(question, judged)
             return
@@ -166,32 +183,48 @@ class Judge:
             reading = read(question, rendered, completion)
             if reading.problem == "refusal" and last:
                 raise self._problem(ContentRefusedError, "the model refused to answer")
+            if reading.problem is not None and completion.finish == "length":
+                self._renderer.let_think()
             if reading.problem is None:
                 cut_off = completion.finish == "length" or "truncated" in reading.repairs
                 if cut_off and reading.missing and isinstance(question, Order):
                     judged.repairs["cut off, the rest appended"] += 1
+                    if len(reading.missing) > len(question.ids) / 2:
+                        judged.error = self._problem(BadReplyError, "the answer was cut off before its half")
                     return replace(reading, answer=_appended(reading), missing=())
                 return reading
             judged.repairs["asked again"] += not last
             reminder = _REMINDER
-        raise self._problem(BadReplyError, f"the answer holds no usable reply ({reading.problem})")
+        said = f"it begins: {_excerpt(completion.text)}" if completion.text.strip() else "it is empty"
+        advice = ". It thinks too long: raise thinking=, the tokens for that" if completion.finish == "length" else ""
+        raise self._problem(BadReplyError, f"the answer holds no usable reply ({reading.problem}); {said}{advice}")
 
     def _completed(
         self, question: Question, judged: Judged, reminder: str, room: float
     ) -> Steps[tuple[Rendered, Completion, float]]:
         """Ask in whatever form the model takes, with documents as short as they must be."""
         size, shortened = len(ids_of(question)), 0
+        guessed: set[Feature] = set()
         while True:
             rendered = self._rendered(question, room, reminder)
             try:
                 completion = yield from ask(self._asker, rendered.request, self._spending, rendered.expected, size)
-            except FormDropped:
+            except FormDropped as dropped:
+                guessed |= dropped.guessed
                 continue
+            except RequestRefusedError:
+                self._asker.model.features.restore(*guessed)  # without them it was refused as well
+                raise
             except RequestTooLargeError as error:
                 shortened += 1
                 if shortened > _MOST_SHORTENED:
                     raise
-                room = _shorter(rendered, error)
+                allowed = _allowed(error)
+                if allowed < 1.0:
+                    room = rendered.documents - (1.0 - 0.95 * allowed) * rendered.expected[0]
+                    self._renderer.keep_within(room)
+                else:
+                    room = rendered.documents / 2
                 judged.repairs["documents shortened, the prompt was too long"] += 1
                 continue
             return rendered, completion, room
@@ -215,7 +248,8 @@ class Judge:
         if again is None:
             judged.repairs["missing ids appended"] += len(missing)
             return
-        judged.answer = _placed(given, missing, cast("tuple[int, ...]", again.answer))
+        judged.repairs.update(again.repairs)
+        judged.answer = placed(given, missing, cast("tuple[int, ...]", again.answer))
         judged.repairs["missing ids asked for again"] += len(missing)
 
     def _score_missing(self, question: Score, reading: Reading, judged: Judged) -> Steps[None]:
@@ -236,10 +270,8 @@ class Judge:
         except BudgetReached as reached:
             judged.error = reached if isinstance(question, Score) else None
         except (BadReplyError, ContentRefusedError, RequestTooLargeError):
-            return None  # the model has its say, and this is it
+            return None  # the model has had its say
         except ServiceError as error:
-            if isinstance(error, FATAL):
-                raise
             judged.error = error
         return None
 
@@ -260,13 +292,26 @@ class Judge:
             found = dict(zip(rest, cast("tuple[float | None, ...]", part.answer), strict=True))
             judged.answer = tuple(found.get(one) for one in ids)
         elif part.answer is not None:
-            judged.answer = _in_their_places(ids, cast("tuple[int, ...]", part.answer), refused)
+            judged.answer = in_their_places(ids, cast("tuple[int, ...]", part.answer), refused)
+
+    def _refused_whole(self, question: Order | Select | Score, judged: Judged) -> Steps[None]:
+        """Go on after the model refused to answer: without the documents that it objects to, or in parts."""
+        refused = yield from self._look_for_refused(question, judged)
+        if refused:
+            self._refused |= refused
+            judged.error = self._problem(ContentRefusedError, "the model refused to look at some of the documents")
+            yield from self._without(refused, question, judged)
+        elif isinstance(question, Select):
+            judged.answer, judged.partial = (yield from self._read(question, judged)).answer, True
+        else:
+            judged.error = self._problem(ContentRefusedError, "the model refused to answer, but for parts of it")
+            yield from self._split(question, judged)
 
     def _look_for_refused(self, question: Order | Select | Score, judged: Judged) -> Steps[set[int]]:
-        """The documents of a question that the model refuses to look at.
+        """The documents of a question that the model refuses to look at; none if it takes every part of it.
 
         Raises:
-            ContentRefusedError: If it refuses every part, so that it is not about some of them, or none by itself.
+            ContentRefusedError: If it refuses all parts, so that it is not about some of them.
         """
         refused: set[int] = set()
         suspects = [ids_of(question)]
@@ -284,7 +329,7 @@ class Judge:
             if len(suspects) == len(parts) >= _PARTS:
                 break
         least = 1 if isinstance(question, Score) else 2  # to be asked about without those
-        if suspects or not refused or len(ids_of(question)) - len(refused) < least:
+        if suspects or len(ids_of(question)) - len(refused) < least:
             raise self._problem(ContentRefusedError, "the model refused to answer, whichever documents it was shown")
         return refused
 
@@ -310,10 +355,11 @@ class Judge:
 
     def _problem(self, kind: type[ServiceError], what: str) -> ServiceError:
         model = self._asker.model
+        what = redact(what, model.secrets())
         return kind(f"{model.name} ({model.address}): {what}.", provider=model.provider, model=model.name)
 
 
-def _unanswered(question: Question) -> Answer:
+def unanswered(question: Question) -> Answer:
     """What stands where there is no answer: no order, the first as shown, no preference, no score."""
     if isinstance(question, Score):
         return (None,) * len(question.ids)
@@ -326,32 +372,12 @@ def _appended(reading: Reading) -> tuple[int, ...]:
     return (*cast("tuple[int, ...]", reading.answer), *reading.missing)
 
 
-def _placed(given: Sequence[int], missing: Sequence[int], around: Sequence[int]) -> tuple[int, ...]:
-    """Put each missing one midway between its neighbours among those that were placed."""
-    place = {one: float(number) for number, one in enumerate(given)}
-    placed: dict[int, float] = {}
-    for number, one in enumerate(around):
-        if one not in missing:
-            continue
-        before = next((place[other] for other in reversed(around[:number]) if other in place), -1.0)
-        after = next((place[other] for other in around[number:] if other in place), float(len(given)))
-        placed[one] = (before + after) / 2
-    rank = {one: number for number, one in enumerate(around)}
-    everything = {**place, **{one: placed.get(one, float(len(given))) for one in missing}}
-    return tuple(sorted(everything, key=lambda one: (everything[one], one in place, rank.get(one, len(rank)))))
-
-
-def _in_their_places(ids: Sequence[int], order: Sequence[int], refused: set[int]) -> tuple[int, ...]:
-    """An order of some of the candidates, with the others where they were shown."""
-    ordered = iter(order)
-    return tuple(one if one in refused else next(ordered) for one in ids)
-
-
-def _shorter(rendered: Rendered, error: RequestTooLargeError) -> float:
-    """Tokens for the documents at the next try: as the error's numbers say, else half of what they had."""
+def _allowed(error: RequestTooLargeError) -> float:
+    """Which share of what was sent would have been taken, by the server's own count; 1 where it does not say."""
     numbers = sorted(int(found.replace(",", "")) for found in _STATED.findall(error.allowed or ""))
-    whole, documents = rendered.expected[0], rendered.documents
-    allowed = numbers[0] / numbers[-1] if len(numbers) > 1 and numbers[0] > 0 else 1.0
-    if allowed < 1.0:  # of what was sent, by the server's own count
-        return min(documents - (1.0 - 0.95 * allowed) * whole, 0.95 * documents)
-    return documents / 2
+    return numbers[0] / numbers[-1] if len(numbers) > 1 and numbers[0] > 0 else 1.0
+
+
+def _excerpt(text: str) -> str:
+    line = " ".join(text.split())
+    return repr(line if len(line) <= _SHOWN else line[: _SHOWN - 1] + "…")

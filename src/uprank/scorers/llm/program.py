@@ -5,13 +5,13 @@ A ranking and its plan run the same program, so that what is estimated is what i
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from typing import TypeAlias, cast
 
 from uprank.scorers.llm.conversions import JudgeKind, Scale, answered
 from uprank.scorers.llm.questions import Answer, Round, Score, Strategy
-from uprank.scorers.llm.strategies import STRATEGIES, Settings, consistent
+from uprank.scorers.llm.strategies import STRATEGIES, Settings, refined
 
 __all__ = ["Program", "Recipe", "Settled", "program"]
 
@@ -27,6 +27,7 @@ class Recipe:
         shuffles: How often the final window is put in order anew, each time shuffled; 0 for never.
         scores: Whether the final window is scored besides.
         batch: Most documents of one :class:`Score`.
+        first_window: Whether only the first ``window`` documents are looked at; the others stay behind them.
     """
 
     kind: JudgeKind
@@ -35,6 +36,7 @@ class Recipe:
     shuffles: int = 0
     scores: bool = False
     batch: int = 1
+    first_window: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +67,16 @@ def program(count: int, recipe: Recipe) -> Program:
     """
     settings = recipe.settings
     scale = Scale(settings.window, recipe.batch)
-    order = yield from _converted(STRATEGIES[recipe.strategy].start(count, settings), recipe.kind, scale)
-    if recipe.shuffles and count > 1 and recipe.kind != "score":  # scores do not depend on what stands beside
-        order = yield from _converted(consistent(order, settings, recipe.shuffles), recipe.kind, scale)
+    first = min(count, settings.window) if recipe.first_window else count
+    strategy = STRATEGIES[recipe.strategy].start(first, settings)
+    if recipe.shuffles:
+        strategy = refined(strategy, settings, recipe.shuffles)
+    order = yield from _converted(strategy, recipe.kind, scale, range(first, count))
+    order = (*order, *range(first, count))
     if recipe.kind == "score":
+        if count == 1:  # nothing to put in order, but a score is asked for
+            (answer,) = yield Round((Score((0,)),), order)
+            scale.scores[0] = cast("tuple[float | None, ...]", answer)[0]
         return Settled(order, scale.scores)
     scores: dict[int, float | None] = {}
     if recipe.scores and order:
@@ -80,7 +88,9 @@ def program(count: int, recipe: Recipe) -> Program:
     return Settled(order, scores)
 
 
-def _converted(strategy: Strategy, kind: JudgeKind, scale: Scale) -> Generator[Round, list[Answer], tuple[int, ...]]:
+def _converted(
+    strategy: Strategy, kind: JudgeKind, scale: Scale, behind: Iterable[int]
+) -> Generator[Round, list[Answer], tuple[int, ...]]:
     """A strategy's rounds as rounds of what the judge can be asked."""
     answers: list[Answer] | None = None
     while True:
@@ -96,4 +106,4 @@ def _converted(strategy: Strategy, kind: JudgeKind, scale: Scale) -> Generator[R
             except StopIteration as stop:
                 answers = cast("list[Answer]", stop.value)
                 break
-            received = yield Round(tuple(questions), asked.order)
+            received = yield Round(tuple(questions), (*asked.order, *behind))

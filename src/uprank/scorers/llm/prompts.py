@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 
 from uprank.errors import ConfigurationError
 from uprank.scorers.llm.chat import Message
+from uprank.scorers.llm.examples import Asked, Example, answer_of, groups_of
 from uprank.scorers.llm.fencing import Fence, LabelKind, labels, neutral
 from uprank.scorers.llm.shapes import max_tokens_for, schema_for
 from uprank.scorers.llm.templates import AnswerFormat, PromptKind, Sheet, Turn, fill, read_sections, read_sheet
@@ -32,45 +32,6 @@ class Passage:
 
     label: str
     text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """A question with its answer, shown before the real one, in the same words.
-
-    Args:
-        query: The query.
-        documents: Their texts.
-        answer: Positions in ``documents``, from 0, the most relevant first: for prompts that order or choose.
-        grades: The grade of each document, for prompts that grade; without ``answer``, its order is theirs.
-
-    Raises:
-        ConfigurationError: If neither is given, or one does not fit the documents.
-    """
-
-    query: str
-    documents: tuple[str, ...]
-    answer: tuple[int, ...] = ()
-    grades: tuple[int, ...] | None = None
-
-    def __post_init__(self) -> None:
-        count = len(self.documents)
-        if self.grades is not None and len(self.grades) != count:
-            raise ConfigurationError(f"An example has {count} documents but {len(self.grades)} grades.")
-        if self.answer and sorted(self.answer) != list(range(count)):
-            raise ConfigurationError(
-                f"answer={self.answer} of an example must hold each position from 0 to {count - 1} once."
-            )
-        if not self.order:
-            raise ConfigurationError("An example needs documents, and an answer or grades.")
-
-    @property
-    def order(self) -> tuple[int, ...]:
-        """Positions of the documents, the most relevant first."""
-        if self.answer or self.grades is None:
-            return self.answer
-        grades = self.grades
-        return tuple(sorted(range(len(grades)), key=lambda position: -grades[position]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +183,7 @@ class Prompt:
             fence = Fence.make("", [query, *(passage.text for passage in passages)])
         if instruction is None:
             instruction = sheet.default_instruction
-        asked = _Asked(form, "" if instruction is None else fill(sheet.instruction, {"text": instruction}), count, top)
+        asked = Asked(form, "" if instruction is None else fill(sheet.instruction, {"text": instruction}), count, top)
         real = self._turns(query, passages, asked, fence)
         shown = [message for example in examples for message in self._example(example, passages, asked, fence)]
         if real[0].role == "system":
@@ -275,7 +236,7 @@ class Prompt:
                 f"The prompt {self.name!r} is the one that its model was tuned for, without examples: leave them out."
             )
 
-    def _turns(self, query: str, passages: Sequence[Passage], asked: _Asked, fence: Fence) -> list[Message]:
+    def _turns(self, query: str, passages: Sequence[Passage], asked: Asked, fence: Fence) -> list[Message]:
         live = [passage.label for passage in passages]
         shown = [Passage(passage.label, self._clean(passage.text, live, fence)) for passage in passages]
         between = "\n\n" if self.fenced else "\n"
@@ -311,7 +272,7 @@ class Prompt:
             text = re.sub(re.escape(fence.nonce), "(code)", text, flags=re.IGNORECASE)
         return text
 
-    def _wording(self, asked: _Asked, total: int) -> str:
+    def _wording(self, asked: Asked, total: int) -> str:
         variant = ""
         if self.kind == "select" and asked.count > 1:
             variant = " many"
@@ -320,17 +281,9 @@ class Prompt:
         wordings = dict(self._wordings)
         return wordings.get(asked.form + variant) or wordings.get(asked.form, "")
 
-    def _example(self, example: Example, real: Sequence[Passage], asked: _Asked, fence: Fence) -> list[Message]:
-        if example.grades is None if self.kind == "score" else len(example.documents) < 2:
-            return []
-        everything = list(range(len(example.order)))
-        groups = [everything]
-        if self.kind == "compare":
-            groups = [sorted({example.order[0], example.order[-1]})]
-        elif self.kind == "score" and len(real) == 1:
-            groups = [[position] for position in everything]
+    def _example(self, example: Example, real: Sequence[Passage], asked: Asked, fence: Fence) -> list[Message]:
         messages = []
-        for number, group in enumerate(groups):
+        for number, group in enumerate(groups_of(example, self.kind, len(real))):
             texts = [example.documents[position] for position in group]
             kind = self.labels_for(asked.form)
             taken = [passage.label for passage in real] if kind == "nonce" else []
@@ -338,40 +291,9 @@ class Prompt:
             passages = [Passage(name, text) for name, text in zip(names, texts, strict=True)]
             turns = self._turns(example.query, passages, asked, fence)
             messages += [turn for turn in turns if turn.role != "system"]
-            messages.append(Message("assistant", self._answer(example, dict(zip(group, names, strict=True)), asked)))
+            said = answer_of(example, dict(zip(group, names, strict=True)), self.kind, asked, thinks=self.thinks)
+            messages.append(Message("assistant", said))
         return messages
-
-    def _answer(self, example: Example, names: Mapping[int, str], asked: _Asked) -> str:
-        """What the model should have said to an example."""
-        if self.kind == "score":
-            return _graded({names[position]: (example.grades or ())[position] for position in names}, asked)
-        best = [names[position] for position in example.order if position in names]
-        if self.kind != "order":
-            best = best[: asked.count]
-        if asked.form in ("json", "tool"):
-            return json.dumps({"ranking" if self.kind == "order" else "best": best})
-        if asked.form == "logprobs":
-            return best[0]
-        chain = " > ".join(f"[{label}]" for label in best)
-        return f"<answer>{chain}</answer>" if self.thinks else chain
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    form: AnswerFormat
-    instruction: str
-    count: int
-    top: int
-
-
-def _graded(grades: Mapping[str, int], asked: _Asked) -> str:
-    grades = {label: min(grade, asked.top) for label, grade in grades.items()}
-    if asked.form in ("json", "tool"):
-        return json.dumps({"grades": [{"passage": label, "grade": grade} for label, grade in grades.items()]})
-    if len(grades) > 1:
-        return "\n".join(f"{label}: {grade}" for label, grade in grades.items())
-    grade = next(iter(grades.values()))
-    return str(grade) if asked.top > 1 else ("No", "Yes")[grade]
 
 
 def _grouped(turns: Sequence[Turn]) -> list[tuple[list[Turn], bool]]:

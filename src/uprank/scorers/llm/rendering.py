@@ -15,7 +15,7 @@ from uprank.scorers.llm.prompts import AnswerFormat, Example, Passage, Prompt, P
 from uprank.scorers.llm.questions import Compare, Order, Prefer, Question, Score, Select, ids_of
 from uprank.scorers.llm.tokens import cut
 
-__all__ = ["Answers", "NoRoom", "Rendered", "Renderer", "Style", "choose_form", "kind_of"]
+__all__ = ["MOST_LETTERS", "Answers", "NoRoom", "Rendered", "Renderer", "Style", "choose_form", "kind_of"]
 
 Answers: TypeAlias = Literal["auto", "text", "json", "tool", "logprobs"]
 """In which form a model is asked to answer; ``"auto"`` takes the strictest that it has."""
@@ -23,7 +23,7 @@ Answers: TypeAlias = Literal["auto", "text", "json", "tool", "logprobs"]
 _NEEDS: dict[AnswerFormat, Feature] = {"json": "json_schema", "tool": "tools", "logprobs": "logprobs"}
 _FIRST: tuple[AnswerFormat, ...] = ("logprobs", "json", "tool", "text")
 _SECOND: tuple[AnswerFormat, ...] = ("json", "tool", "text")
-_LETTERS = 20  # alternatives that services give for a token at most, so the most labels to tell apart by them
+MOST_LETTERS = 20  # alternatives that services give for a token at most, so the most labels to tell apart by them
 _LEAST_DOCUMENT = 16  # tokens; with less of each document an order would mean nothing
 _MARGIN = 0.05  # of the context: an estimate may be short
 _THOUGHTS = 2048  # tokens; ReasonRank's are 630 to 930 (arXiv:2508.07050)
@@ -44,7 +44,7 @@ def choose_form(question: Question, prompt: Prompt, answers: Answers, features: 
     were not trained for it order worse that way (arXiv:2406.15657).
     """
     ids = ids_of(question)
-    one_token = len(ids) == 1 if isinstance(question, Score) else len(ids) <= _LETTERS
+    one_token = len(ids) == 1 if isinstance(question, Score) else len(ids) <= MOST_LETTERS
     several = isinstance(question, Select) and question.count > 1
     wanted = answers if answers != "auto" else None
     preferred: tuple[AnswerFormat, ...] = _SECOND
@@ -91,10 +91,6 @@ class Style:
     max_document_tokens: int | None
     thinking: int
 
-    def room_to_think(self, prompt: Prompt) -> int:
-        """Tokens for thoughts before the answer."""
-        return self.thinking or (_THOUGHTS if prompt.thinks else 0)
-
     def top(self, form: AnswerFormat) -> int:
         """The highest grade, where answers have this form."""
         return self.grades or (1 if form == "logprobs" else 3)
@@ -137,14 +133,30 @@ class Renderer:
     """
 
     def __init__(self, style: Style, request: ScoreRequest, features: Features) -> None:
-        self._style, self._request, self._features = style, request, features
+        self._style, self.request, self._features = style, request, features
         self._query = neutral(request.query)
         self._seed = hashlib.sha256(
             "\x00".join([str(style.seed), request.query, *request.texts]).encode("utf-8", "surrogatepass")
         ).hexdigest()
         self._texts: dict[int, str] = {}
         self._tokens: dict[int, int] = {}
+        self._cuts: dict[tuple[int, int], tuple[str, bool]] = {}
         self._overheads: dict[tuple[object, ...], int] = {}
+        self._most = math.inf
+        self._thoughts = style.thinking
+
+    def measure(self) -> None:
+        """Make all documents harmless and count their tokens, which takes long for long ones."""
+        for one in range(len(self.request.texts)):
+            self._size(one)
+
+    def keep_within(self, room: float) -> None:
+        """More tokens of documents in one prompt were too much for the model: keep to so many from now on."""
+        self._most = min(self._most, room)
+
+    def let_think(self) -> None:
+        """The model thinks before it answers: leave room for that from now on."""
+        self._thoughts = max(self._thoughts, _THOUGHTS)
 
     def render(self, question: Question, *, room: float = math.inf, reminder: str = "") -> Rendered:
         """Render a question.
@@ -163,12 +175,13 @@ class Renderer:
         form = choose_form(question, prompt, style.answers, self._features)
         seed = f"{self._seed}|{kind}|{ids}"
         least = sum(min(_LEAST_DOCUMENT, self._size(one)) for one in ids)
-        room = min(max(room, least), self._room(question, prompt, form, count))
+        room = min(max(min(room, self._most), least), self._room(question, prompt, form, count))
         if room < least:
             taken = self._overheads[kind, form, len(ids), count]
+            answer = max_tokens_for(kind, form, len(ids)) + self._room_to_think(prompt)
             raise NoRoom(
-                f"the query and the rules take {taken} tokens, which leaves no room for {len(ids)} documents in "
-                f"context_window={style.context_window}"
+                f"the query and the rules take {taken} tokens and the answer up to {answer}, which leaves no room for "
+                f"{len(ids)} documents in context_window={style.context_window}"
             )
         shown, cut_ids, documents = self._fitted(ids, room)
         tags = labels(prompt.labels_for(form), len(ids), seed, [self._query, *shown])
@@ -178,16 +191,16 @@ class Renderer:
         schema = schema_for(kind, form, count, style.top(form)) if form in ("json", "tool") else None
         request = ChatRequest(
             messages,
-            max_tokens=max_tokens_for(kind, form, len(ids)) + style.room_to_think(prompt),
+            max_tokens=max_tokens_for(kind, form, len(ids)) + self._room_to_think(prompt),
             schema=schema if form == "json" else None,
             tool=schema if form == "tool" else None,
-            top_logprobs=_LETTERS if form == "logprobs" else 0,
+            top_logprobs=MOST_LETTERS if form == "logprobs" else 0,
             temperature=style.temperature,
             seed=style.seed,
             text=text,
         )
         overhead = self._overheads[kind, form, len(ids), count]
-        written = _written(kind, form, _answers(question)) + style.room_to_think(prompt)
+        written = _written(kind, form, _answers(question)) + self._room_to_think(prompt)
         return Rendered(
             request,
             tags,
@@ -207,7 +220,7 @@ class Renderer:
         prompt = style.prompts[kind]
         form = choose_form(question, prompt, style.answers, self._features)
         room = self._room(question, prompt, form, count)
-        written = _written(kind, form, _answers(question)) + style.room_to_think(prompt)
+        written = _written(kind, form, _answers(question)) + self._room_to_think(prompt)
         return self._overheads[kind, form, len(ids), count] + self._shown(ids, self._share(ids, room)), written
 
     def _filled(
@@ -223,7 +236,7 @@ class Renderer:
         filled: dict[str, Any] = {  # Any: the arguments of both calls below
             "query": self._query,
             "passages": [Passage(tag, text) for tag, text in zip(tags, texts, strict=True)],
-            "instruction": self._request.instruction,
+            "instruction": self.request.instruction,
             "form": form,
             "count": count,
             "top": self._style.top(form),
@@ -231,6 +244,10 @@ class Renderer:
             "fence": Fence.make(seed, [self._query, *texts]),
         }
         return prompt.render(**filled), prompt.text(**filled)
+
+    def _room_to_think(self, prompt: Prompt) -> int:
+        """Tokens for thoughts before the answer."""
+        return self._thoughts or (_THOUGHTS if prompt.thinks else 0)
 
     def _room(self, question: Question, prompt: Prompt, form: AnswerFormat, count: int) -> float:
         """Tokens for all documents of a question together; none, or fewer, where there is no room at all."""
@@ -240,7 +257,7 @@ class Renderer:
             tags = labels(prompt.labels_for(form), size, "overhead", ())
             messages, _ = self._filled(question, prompt, form, count, tags, [""] * size, "overhead")
             self._overheads[key] = sum(style.count(message.content) + _PER_MESSAGE for message in messages)
-        answer = max_tokens_for(kind_of(question), form, size) + style.room_to_think(prompt)
+        answer = max_tokens_for(kind_of(question), form, size) + self._room_to_think(prompt)
         return style.context_window * (1 - _MARGIN) - answer - self._overheads[key]
 
     def _fitted(self, ids: Sequence[int], room: float) -> tuple[list[str], frozenset[int], int]:
@@ -250,7 +267,10 @@ class Renderer:
         for one in ids:
             text, was_cut = self._texts[one], False
             if self._tokens[one] > share:
-                text, was_cut = cut(text, int(share), self._style.count)
+                key = (one, int(share))
+                if key not in self._cuts:
+                    self._cuts[key] = cut(text, int(share), self._style.count)
+                text, was_cut = self._cuts[key]
             texts.append(text)
             if was_cut:
                 cut_ids.add(one)
@@ -273,7 +293,7 @@ class Renderer:
 
     def _size(self, one: int) -> int:
         if one not in self._tokens:
-            self._texts[one] = neutral(self._request.texts[one])
+            self._texts[one] = neutral(self.request.texts[one])
             self._tokens[one] = self._style.count(self._texts[one])
         return self._tokens[one]
 

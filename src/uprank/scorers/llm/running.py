@@ -18,7 +18,7 @@ from uprank.errors import (
 from uprank.scorers.base import Scores
 from uprank.scorers.llm.asking import BudgetReached, Steps
 from uprank.scorers.llm.budget import Spending
-from uprank.scorers.llm.judging import Judge, Judged
+from uprank.scorers.llm.judging import Judge, Judged, unanswered
 from uprank.scorers.llm.program import Program, Recipe, Settled, program
 from uprank.scorers.llm.projection import projected, suspicious
 from uprank.scorers.llm.questions import Round, Score
@@ -27,7 +27,6 @@ __all__ = ["RankPlan", "rank_plan"]
 
 # The model is not there, or nothing may be asked any more: further rounds would fare no better.
 _GONE = (BudgetReached, RateLimitError, ServerError, ConnectionFailedError, DeadlineExceededError)
-_PATIENCE = 12  # requests without a single answer
 
 RankPlan: TypeAlias = "Generator[list[Steps[Judged]], Outcomes[Judged], Scores]"
 
@@ -54,7 +53,7 @@ class _Report:
         self.answered += judged.partial
 
 
-def rank_plan(texts: Sequence[str], recipe: Recipe, judge: Judge, spending: Spending, *, strict: bool) -> RankPlan:
+def rank_plan(texts: Sequence[str], recipe: Recipe, judge: Judge, spending: Spending) -> RankPlan:
     """Rank the documents of one query.
 
     Args:
@@ -62,7 +61,6 @@ def rank_plan(texts: Sequence[str], recipe: Recipe, judge: Judge, spending: Spen
         recipe: How.
         judge: Asks the model.
         spending: What it may use.
-        strict: Whether one call that fails fails the ranking.
 
     Yields:
         Rounds of calls.
@@ -71,33 +69,33 @@ def rank_plan(texts: Sequence[str], recipe: Recipe, judge: Judge, spending: Spen
         Values that order the documents; probabilities where they were scored one by one.
 
     Raises:
-        ServiceError: If every call failed, or one of them and ``strict`` is set, or one for a reason
-            that holds for all of them, e.g. a wrong key.
+        ServiceError: If every call failed, or one for a reason that holds for all of them, e.g. a wrong key.
     """
     report = _Report()
-    settled = yield from _settle(program(len(texts), recipe), judge, spending, report, strict=strict)
+    settled = yield from _settle(program(len(texts), recipe), judge, spending, report)
     return _scores(texts, recipe, settled, spending, report)
 
 
 def _settle(
-    running: Program, judge: Judge, spending: Spending, report: _Report, *, strict: bool
+    running: Program, judge: Judge, spending: Spending, report: _Report
 ) -> Generator[list[Steps[Judged]], Outcomes[Judged], Settled]:
     found: dict[int, float | None] = {}
     try:
         asked = next(running)
         while True:
-            if not _affordable(asked, judge, spending):
+            affordable = _affordable(asked, judge, spending)
+            if not affordable:
                 report.out_of_budget = True
                 return Settled(asked.order, found)
-            outcomes = yield [judge.answer(question) for question in asked.questions]
+            outcomes = yield [judge.answer(question) for question in asked.questions[:affordable]]
             spending.clock.resume()
-            judgements = _judgements(outcomes, report)
+            left = [Judged(unanswered(question), BudgetReached()) for question in asked.questions[affordable:]]
+            judgements = _judgements([*outcomes, *left], report)
             for question, judged in zip(asked.questions, judgements, strict=True):
                 if isinstance(question, Score) and isinstance(judged.answer, tuple):
                     found.update(zip(question.ids, judged.answer, strict=True))
             gone = all(isinstance(judged.error, _GONE) and not judged.partial for judged in judgements)
-            hopeless = not report.answered and (gone or spending.requests >= _PATIENCE)
-            if report.errors and (strict or hopeless):
+            if gone and report.errors and not report.answered:
                 raise report.errors[0]
             if gone:
                 return Settled(asked.order, found)
@@ -121,14 +119,17 @@ def _judgements(outcomes: Outcomes[Judged], report: _Report) -> list[Judged]:
     return judgements
 
 
-def _affordable(asked: Round, judge: Judge, spending: Spending) -> bool:
-    """Whether a round may begin. One of scores may be done in part: those that are scored are worth having."""
+def _affordable(asked: Round, judge: Judge, spending: Spending) -> int:
+    """How many questions of a round may be asked."""
     if not spending.limited:
-        return True
-    each = [judge.expected(question) for question in asked.questions]
-    if all(isinstance(question, Score) for question in asked.questions):
-        each = each[:1]
-    return spending.affords(len(each), sum(one[0] for one in each), sum(one[1] for one in each))
+        return len(asked.questions)
+    read = written = 0
+    for number, question in enumerate(asked.questions):
+        expected = judge.expected(question)
+        read, written = read + expected[0], written + expected[1]
+        if not spending.affords(number + 1, read, written):
+            return number
+    return len(asked.questions)
 
 
 def _scores(texts: Sequence[str], recipe: Recipe, settled: Settled, spending: Spending, report: _Report) -> Scores:
@@ -167,7 +168,7 @@ def _warnings(texts: Sequence[str], report: _Report, spending: Spending) -> list
         told = ", ".join(f"{what} ({times})" for what, times in sorted(report.repairs.items()))
         warnings.append(f"Answers were put right: {told}.")
     if report.cut:
-        warnings.append(f"{len(report.cut)} of {len(texts)} documents were cut to fit the model's context.")
+        warnings.append(f"{len(report.cut)} of {len(texts)} documents were cut: they are longer than fits.")
     warnings += [f"The model would not look at the document {_excerpt(texts[one])}." for one in sorted(report.refused)]
     return warnings
 

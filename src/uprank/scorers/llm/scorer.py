@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from uprank.concurrency import Outcomes, Part, together
-from uprank.errors import InvalidInputError
-from uprank.rounds import adrive, drive
+from uprank.documents import DocumentLike, as_document, scorable
+from uprank.errors import ConfigurationError, InvalidInputError, ServiceError
+from uprank.rounds import adrive, drive, in_thread
 from uprank.scorers.base import Outcome, ScoreRequest
 from uprank.scorers.http.gate import shared_gate
 from uprank.scorers.http.messages import Lost, Reply
 from uprank.scorers.http.retries import RetryPolicy, Step
-from uprank.scorers.http.talking import RoundsPlan, TalkingScorer
+from uprank.scorers.http.talking import RoundsPlan, TalkingScorer, bare
 from uprank.scorers.llm.asking import Asker, ChatEndpoint
 from uprank.scorers.llm.budget import Budget, Price, Spending
+from uprank.scorers.llm.chat import Features
 from uprank.scorers.llm.conversions import JudgeKind
 from uprank.scorers.llm.judging import Judge, Judged
 from uprank.scorers.llm.models.find import as_chat_model
@@ -39,6 +42,8 @@ _SMALLEST: dict[JudgeKind, Question] = {
     "prefer": Compare(0, 1),
     "score": Score((0,)),
 }
+_QUERY = "word " * 8
+_LONG = 50_000  # characters; to prepare more of them takes longer than an event loop should wait
 _TYPICAL_DOCUMENT = 130  # tokens of a web passage
 
 
@@ -55,12 +60,13 @@ class LLMScorer(TalkingScorer[Judged]):
         strategy: How a long list is made of such questions; ``"auto"`` chooses by its length. See
             ``uprank.scorers.llm.strategies``.
         quality: ``"fast"`` asks about the first ``window`` documents alone; ``"high"`` puts the best ``window`` in
-            order five times, each time shuffled (permutation self-consistency).
+            order five times, each time shuffled (permutation self-consistency), by listwise and setwise judgements.
         answers: In which form the model answers: ``"json"`` (a schema), ``"tool"`` (a function call), ``"logprobs"``
             (the first token's alternatives) or ``"text"``; ``"auto"`` takes the strictest that it has.
         window: Most documents of one question.
         step: By how many the sliding window moves; half the window by default.
-        top: How many ranks at the head must be right; what lies below may be ordered roughly.
+        top: How many ranks at the head must be right; what lies below may be ordered roughly. 10 by default, or half
+            the window, which is the most that windows can find for certain.
         passes: How often the sliding window goes over the whole list.
         tournaments: How many tournaments are added up.
         blocks: In how many blocks each document is shown.
@@ -107,7 +113,7 @@ class LLMScorer(TalkingScorer[Judged]):
         answers: Answers = "auto",
         window: int = 20,
         step: int | None = None,
-        top: int = 10,
+        top: int | None = None,
         passes: int = 1,
         tournaments: int = 2,
         blocks: int = 2,
@@ -118,7 +124,7 @@ class LLMScorer(TalkingScorer[Judged]):
         isolate: bool = False,
         prompt: str | Path | Prompt | None = None,
         examples: Sequence[Example] = (),
-        budget: Budget | None = None,
+        budget: Budget | Mapping[str, float] | None = None,
         price: Price | Mapping[str, float] | None = None,
         context_window: int | None = None,
         max_document_tokens: int | None = None,
@@ -158,27 +164,23 @@ class LLMScorer(TalkingScorer[Judged]):
             )
         return _remake, self._made_of
 
-    def plan(self, documents: int | Sequence[str], query: str = "", *, instruction: str | None = None) -> Plan:
+    def plan(self, documents: int | Iterable[DocumentLike], query: str = "", *, instruction: str | None = None) -> Plan:
         """What ranking will cost, before the first call: its own program, run dry.
 
         Args:
-            documents: How many, of about 130 tokens each, or their texts.
+            documents: How many, of about 130 tokens each, or the documents themselves.
             query: The query.
             instruction: As for ranking.
 
         Raises:
-            InvalidInputError: If ``documents`` is negative.
+            InvalidInputError: If the documents cannot be ranked, or their number is negative.
             RequestTooLargeError: If the query leaves no room for any document.
         """
-        if isinstance(documents, int):
-            if documents < 0:
-                raise InvalidInputError(f"documents must be at least 0, got {documents}.")
-            documents = [f"{number} " + "word " * (_TYPICAL_DOCUMENT - 1) for number in range(documents)]
-        request = ScoreRequest(query or "word " * 8, list(documents), instruction)
-        judge = self._judge(request, Spending(Budget(), None))
-        if len(documents) > 1:
+        texts = _planned(documents)
+        judge = self._judge(Renderer(self._style, ScoreRequest(query or _QUERY, texts, instruction), self._features))
+        if len(texts) > 1:
             judge.check(_SMALLEST[self._setup.kind])
-        return estimate(self.name, len(documents), self._recipe(len(documents)), judge.expected, self._setup.price)
+        return estimate(self.name, len(texts), self._recipe(len(texts)), judge.expected, self._setup.price)
 
     def probe(
         self, queries: Sequence[str], documents_per_query: Sequence[Sequence[str]], *, shuffles: int = 3
@@ -195,55 +197,110 @@ class LLMScorer(TalkingScorer[Judged]):
 
         Returns:
             Figures, and whether ``quality="high"`` is worth its price.
+
+        Raises:
+            ConfigurationError: If the method is not ``"listwise"``: no other has an order to repeat.
+            InvalidInputError: If there is nothing to measure.
+            ServiceError: If no query could be measured.
         """
-        return drive(self._probing(queries, documents_per_query, shuffles), self._round)
+        try:
+            return drive(self._probing(queries, documents_per_query, shuffles), self._round)
+        except ServiceError as error:
+            raise error.with_traceback(None) from None  # which holds the request, and with it the key
 
     async def aprobe(
         self, queries: Sequence[str], documents_per_query: Sequence[Sequence[str]], *, shuffles: int = 3
     ) -> Probe:
         """As :meth:`probe`, without blocking the event loop."""
-        return await adrive(self._probing(queries, documents_per_query, shuffles), self._around)
+        try:
+            return await adrive(self._probing(queries, documents_per_query, shuffles), self._around)
+        except ServiceError as error:
+            raise error.with_traceback(None) from None  # likewise
+
+    async def ascore_many(self, requests: Sequence[ScoreRequest]) -> list[Outcome]:
+        """As :meth:`score_many`. Cancelling the task cancels the requests in flight."""
+        renderers = self._renderers(requests)
+        if sum(len(text) for request in requests for text in request.texts) > _LONG:
+            await in_thread(partial(_measure, renderers))
+        return bare(await adrive(self._rankings(renderers), self._around))
 
     def _plan(self, requests: Sequence[ScoreRequest]) -> RoundsPlan[Judged]:
-        outcomes: list[Outcome] = yield from together([self._ranking(request) for request in requests])
+        return self._rankings(self._renderers(requests))
+
+    def _rankings(self, renderers: Sequence[Renderer]) -> RoundsPlan[Judged]:
+        outcomes: list[Outcome] = yield from together([self._ranking(renderer) for renderer in renderers])
         return outcomes
 
-    def _ranking(self, request: ScoreRequest) -> RankPlan:
+    def _ranking(self, renderer: Renderer) -> RankPlan:
         spending = Spending(self._setup.budget, self._setup.price)
-        judge, recipe = self._judge(request, spending), self._recipe(len(request.texts))
-        return (yield from rank_plan(request.texts, recipe, judge, spending, strict=self._setup.strict))
+        texts = renderer.request.texts
+        judge, recipe = self._judge(renderer, spending), self._recipe(len(texts))
+        return (yield from rank_plan(texts, recipe, judge, spending))
 
     def _probing(
         self, queries: Sequence[str], documents_per_query: Sequence[Sequence[str]], shuffles: int
     ) -> Generator[list[Part[Step, Reply | Lost | None, Judged]], Outcomes[Judged], Probe]:
+        if self._setup.kind != "order":
+            raise ConfigurationError(f'{self.name}: probe() measures orders, which only method="listwise" asks for.')
         check_probe(queries, documents_per_query, shuffles)
         requests = [
             ScoreRequest(query, list(dict.fromkeys(texts))[: self._setup.window])
             for query, texts in zip(queries, documents_per_query, strict=True)
         ]
-        judges = [self._judge(request, Spending(Budget(), None)) for request in requests if len(request.texts) > 1]
-        counts = [len(request.texts) for request in requests if len(request.texts) > 1]
         plans = [
-            probe_plan(judge, count, shuffles, self._setup.seed) for judge, count in zip(judges, counts, strict=True)
+            probe_plan(self._judge(renderer), len(renderer.request.texts), shuffles, self._setup.seed)
+            for renderer in self._renderers(requests)
+            if len(renderer.request.texts) > 1
         ]
         return measured((yield from together(plans)))
 
-    def _judge(self, request: ScoreRequest, spending: Spending) -> Judge:
-        return Judge(self._asker, Renderer(self._style, request, self._model.features), spending)
+    @property
+    def _features(self) -> Features:
+        return self._model.features
+
+    def _renderers(self, requests: Sequence[ScoreRequest]) -> list[Renderer]:
+        return [Renderer(self._style, request, self._features) for request in requests]
+
+    def _judge(self, renderer: Renderer, spending: Spending | None = None) -> Judge:
+        spending = spending or Spending(Budget(), None)
+        return Judge(self._asker, renderer, spending, strict=self._setup.strict)
 
     def _recipe(self, count: int) -> Recipe:
         setup = self._setup
+        first_window = setup.quality == "fast"
         strategy = setup.strategy
         if strategy == "auto":
-            strategy = auto(setup.method, count, setup.settings)
-            if setup.quality == "fast" and setup.method == "listwise":
-                strategy = "window"
-        batch = setup.window
+            strategy = auto(setup.method, min(count, setup.window) if first_window else count, setup.settings)
+        batch, prompt = setup.window, self._style.prompts["score"]
         if setup.method == "pointwise":
-            form = choose_form(Score((0,)), self._style.prompts["score"], setup.answers, self._model.features)
+            form = choose_form(Score((0,)), prompt, setup.answers, self._features)
             batch = 1 if setup.isolate or form == "logprobs" else setup.batch
-        batch = min(batch, self._style.prompts["score"].most or batch)
-        return Recipe(setup.kind, strategy, setup.settings, setup.repetitions, setup.scores, batch)
+        return Recipe(
+            setup.kind,
+            strategy,
+            setup.settings,
+            shuffles=setup.repetitions,
+            scores=setup.scores,
+            batch=min(batch, prompt.most or batch),
+            first_window=first_window,
+        )
+
+
+def _measure(renderers: Sequence[Renderer]) -> None:
+    for renderer in renderers:
+        renderer.measure()
+
+
+def _planned(documents: int | Iterable[DocumentLike]) -> list[str]:
+    """The texts that are planned for, each once."""
+    if isinstance(documents, int) and not isinstance(documents, bool):
+        if documents < 0:
+            raise InvalidInputError(f"documents must be at least 0, got {documents}.")
+        return [f"{number} " + "word " * (_TYPICAL_DOCUMENT - 1) for number in range(documents)]
+    if isinstance(documents, (str, bytes, bool, Mapping)) or not isinstance(documents, Iterable):
+        raise InvalidInputError(f"documents must be a number or a list of documents, got {type(documents).__name__}.")
+    found = (as_document(value, f"Document {index}") for index, value in enumerate(documents))
+    return list(dict.fromkeys(scorable(document.text) for document in found))
 
 
 _OPTIONS = tuple(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
@@ -10,8 +10,8 @@ from typing import Any, Literal, TypeAlias, get_args
 from uprank.errors import ConfigurationError
 from uprank.scorers.llm.budget import Budget, Price
 from uprank.scorers.llm.conversions import JudgeKind
-from uprank.scorers.llm.prompts import Example, Prompt, PromptKind
-from uprank.scorers.llm.rendering import Answers, Style
+from uprank.scorers.llm.prompts import Example, Passage, Prompt, PromptKind
+from uprank.scorers.llm.rendering import MOST_LETTERS, Answers, Style
 from uprank.scorers.llm.strategies import STRATEGIES, Settings
 from uprank.scorers.llm.tokens import estimate_tokens
 
@@ -32,6 +32,9 @@ _PROMPTS: dict[PromptKind, str] = {
 }
 _CONTEXT = 16_384  # tokens, where the model does not tell: what even small local servers are started with
 _SHUFFLES = 5  # these give two thirds of what the 20 of the paper do (arXiv:2310.07712)
+_TOP = 10
+_MOST_GRADES = 9
+_HOTTEST = 2
 _CHOICES = {
     "method": get_args(Method),
     "quality": get_args(Quality),
@@ -58,7 +61,7 @@ class Setup:
     answers: Answers
     window: int
     step: int | None
-    top: int
+    top: int | None
     passes: int
     tournaments: int
     blocks: int
@@ -99,21 +102,21 @@ class Setup:
                 continue
             if isinstance(number, bool) or not isinstance(number, int) or number < least:
                 raise ConfigurationError(f"{name}: {what} must be an integer of at least {least}, got {number!r}.")
-        if given["grades"] is not None and given["grades"] > 9:
-            raise ConfigurationError(f"{name}: grades must be at most 9, so that a grade is one digit.")
-        if given["isolate"] and given["method"] != "pointwise":
-            raise ConfigurationError(
-                f'{name}: isolate=True needs method="pointwise": every other method shows documents together.'
-            )
-        if given["scores"] and given["method"] == "pointwise":
-            raise ConfigurationError(f'{name}: method="pointwise" gives scores anyway; leave scores=False.')
+        for what in ("scores", "isolate", "strict"):
+            if not isinstance(given[what], bool):
+                raise ConfigurationError(f"{name}: {what} must be True or False, got {given[what]!r}.")
+        _check_values(name, given)
+        _check_combination(name, given)
         budget, price = given["budget"] or Budget(), Price.of(given["price"])
+        if isinstance(budget, Mapping):
+            budget = Budget.of(budget)
         if not isinstance(budget, Budget):
             raise ConfigurationError(f"{name}: budget must be a Budget, got {type(budget).__name__}.")
         if budget.max_cost is not None and price is None:
             raise ConfigurationError(f"{name}: Budget(max_cost=...) needs price=, to know what a call costs.")
         made = cls(**{**given, "budget": budget, "price": price, "examples": tuple(given["examples"])})
         _ = made.settings  # checks the others
+        _check_prompt(name, made)
         return made
 
     @property
@@ -124,12 +127,13 @@ class Setup:
     @property
     def settings(self) -> Settings:
         """Of the strategy."""
-        return Settings(**{field.name: getattr(self, field.name) for field in fields(Settings)})
+        given = {field.name: getattr(self, field.name) for field in fields(Settings)}
+        return Settings(**{**given, "top": _TOP if self.top is None else self.top})
 
     @property
     def takes_instruction(self) -> bool:
         """Whether the prompts have a place for one."""
-        return all(prompt.takes_instruction for prompt in self._prompts().values())
+        return all(prompt.takes_instruction for prompt in self.prompts().values())
 
     @property
     def repetitions(self) -> int:
@@ -145,7 +149,7 @@ class Setup:
             context_window: What the model tells of itself.
         """
         return Style(
-            prompts=self._prompts(),
+            prompts=self.prompts(),
             answers=self.answers,
             grades=self.grades,
             examples=self.examples,
@@ -157,7 +161,8 @@ class Setup:
             thinking=self.thinking,
         )
 
-    def _prompts(self) -> dict[PromptKind, Prompt]:
+    def prompts(self) -> dict[PromptKind, Prompt]:
+        """The prompt of each kind of question."""
         prompts = {kind: Prompt.load(shipped) for kind, shipped in _PROMPTS.items()}
         if self.prompt is None:
             return prompts
@@ -176,10 +181,61 @@ class Setup:
 _PROMPT_OF: dict[JudgeKind, PromptKind] = {"order": "order", "select": "select", "prefer": "compare", "score": "score"}
 
 
+def _check_values(name: str, given: Mapping[str, Any]) -> None:  # Any: as above
+    temperature, count, examples = given["temperature"], given["count_tokens"], given["examples"]
+    if given["grades"] is not None and given["grades"] > _MOST_GRADES:
+        raise ConfigurationError(f"{name}: grades must be at most {_MOST_GRADES}, so that a grade is one digit.")
+    if isinstance(temperature, bool) or not isinstance(temperature, (int, float)) or not 0 <= temperature <= _HOTTEST:
+        raise ConfigurationError(f"{name}: temperature must be a number from 0 to {_HOTTEST}, got {temperature!r}.")
+    if count is not None and not callable(count):
+        raise ConfigurationError(f"{name}: count_tokens must be a function (text) -> int, got {count!r}.")
+    if isinstance(examples, Example) or not all(isinstance(one, Example) for one in examples):
+        raise ConfigurationError(f"{name}: examples must be a list of uprank.scorers.llm.Example.")
+
+
+def _check_combination(name: str, given: Mapping[str, Any]) -> None:  # Any: as above
+    method, window = given["method"], given["window"]
+    if given["isolate"] and method != "pointwise":
+        raise ConfigurationError(
+            f'{name}: isolate=True needs method="pointwise": every other method shows documents together.'
+        )
+    if given["scores"] and method == "pointwise":
+        raise ConfigurationError(f'{name}: method="pointwise" gives scores anyway; leave scores=False.')
+    if (given["quality"] == "high" or given["shuffles"]) and method in ("pointwise", "pairwise"):
+        raise ConfigurationError(
+            f'{name}: method="{method}" does not depend on the order shown, so that there is nothing to repeat: '
+            'leave quality="high" and shuffles= out.'
+        )
+    by_windows = method == "listwise" and given["strategy"] in ("auto", "sliding", "top-down")
+    if by_windows and isinstance(given["top"], int) and isinstance(window, int) and given["top"] > window // 2:
+        raise ConfigurationError(
+            f"{name}: windows of {window} find the best {window // 2} for certain, not top={given['top']}: raise "
+            'window, or take strategy="tree" or "heap".'
+        )
+    if given["answers"] == "logprobs" and method in ("listwise", "setwise") and window > MOST_LETTERS:
+        raise ConfigurationError(f'{name}: answers="logprobs" tells {MOST_LETTERS} documents apart: lower window.')
+
+
+def _check_prompt(name: str, setup: Setup) -> None:
+    """See that the prompt can ask what is to be asked."""
+    prompt = setup.prompts()[_PROMPT_OF[setup.kind]]
+    if setup.answers != "auto" and setup.answers not in prompt.forms:
+        raise ConfigurationError(
+            f"{name}: the prompt {prompt.name!r} asks for {' or '.join(prompt.forms)}, not answers={setup.answers!r}."
+        )
+    whole = prompt.text(query="-", passages=[Passage("1", "-")], form=prompt.forms[0])
+    if setup.examples and whole is not None:  # with the model's own template in it
+        raise ConfigurationError(f"{name}: the prompt {prompt.name!r} takes no examples: its model was tuned without.")
+    if setup.kind == "score" and any(example.grades is None for example in setup.examples):
+        raise ConfigurationError(f'{name}: method="pointwise" needs examples with grades=.')
+
+
 def _prompt(given: str | Path | Prompt) -> Prompt:
     """A prompt by name, by file, or as it is."""
     if isinstance(given, Prompt):
         return given
+    if not isinstance(given, (str, Path)):
+        raise ConfigurationError(f"prompt must be a name, a file or a Prompt, got {type(given).__name__}.")
     if isinstance(given, Path) or "/" in given or given.endswith(".txt"):
         return Prompt.read(given)
     return Prompt.load(given)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from uprank.scorers.http.messages import Lost, Reply
 from uprank.scorers.llm.chat import ChatRequest, Feature, Features
+from uprank.scorers.llm.models.naming import label, urls_of
 from uprank.scorers.llm.models.outcomes import came_of, secrets_of, stumbled_in
 
 __all__ = ["FrameworkModel"]
@@ -25,7 +26,9 @@ class FrameworkModel:
     ) -> None:
         kind = type(llm).__name__
         self.name = f"llm:{model or kind}"
-        self.address = f"{kind} {model}" if model else f"{kind} at {id(llm):#x}"  # two without a name are not the same
+        # Those of the same model at the same place share their limit; of two that tell neither, nothing is known.
+        urls = urls_of(llm)
+        self.address = " ".join(filter(None, (kind, model, *urls))) if model or urls else label(kind, llm)
         self.features = Features(*features)
         self.context_window = context_window
         self._object = llm

@@ -24,7 +24,7 @@ def heap_sort(n: int, top: int, arity: int, best: Best) -> Strategy:
 
     def sift(place: int) -> Asking[None]:
         while children := heap[place * arity + 1 : place * arity + 1 + arity]:
-            winner = yield from best([heap[place], *children], [*found, *sorted(heap)])
+            winner = yield from best([heap[place], *children], [*found, heap[0], *sorted(heap[1:])])
             if winner == heap[place]:
                 return
             below = place * arity + 1 + children.index(winner)
