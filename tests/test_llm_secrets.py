@@ -27,6 +27,8 @@ from uprank.langchain import RerankCompressor
 from uprank.llama_index import RerankPostprocessor
 from uprank.scorers import LLMScorer
 
+pytestmark = pytest.mark.no_cover  # the same lines very often; others cover them
+
 QUERY = "capital of France?"
 ECHO = f"wrong key {KEY} with {HEADER} by {PASSWORD}"
 

@@ -206,12 +206,15 @@ def _check_combination(name: str, given: Mapping[str, Any]) -> None:  # Any: as 
             f'{name}: method="{method}" does not depend on the order shown, so that there is nothing to repeat: '
             'leave quality="high" and shuffles= out.'
         )
-    by_windows = method == "listwise" and given["strategy"] in ("auto", "sliding", "top-down")
-    if by_windows and isinstance(given["top"], int) and isinstance(window, int) and given["top"] > window // 2:
-        raise ConfigurationError(
-            f"{name}: windows of {window} find the best {window // 2} for certain, not top={given['top']}: raise "
-            'window, or take strategy="tree" or "heap".'
-        )
+    strategy, step, top = given["strategy"], given["step"], given["top"]
+    numbers = all(isinstance(number, int) for number in (window, step or 1, top or 1))  # or Settings says what is wrong
+    if numbers and top is not None and method == "listwise" and strategy in ("auto", "sliding", "top-down"):
+        sure = window // 2 if strategy == "top-down" else window - (step or window // 2)
+        if top > sure:
+            raise ConfigurationError(
+                f"{name}: windows of {window} find the best {sure} for certain, not top={top}: raise window, or take "
+                'strategy="tree" or "heap".'
+            )
     if given["answers"] == "logprobs" and method in ("listwise", "setwise") and window > MOST_LETTERS:
         raise ConfigurationError(f'{name}: answers="logprobs" tells {MOST_LETTERS} documents apart: lower window.')
 
