@@ -395,6 +395,6 @@ def _passes(score: float | None, threshold: float | None, *, degraded: bool) -> 
 def _threshold_on_ranks(model: str) -> ScoreKindError:
     return ScoreKindError(
         f"{model} gives scores of kind 'rank': only their order means something, so a threshold would cut at a "
-        'different relevance for each query. Use top_n, score="probability" with calibrator=, or of a language model '
-        'scores=True or method="pointwise".'
+        'different relevance for each query. Use top_n, or score="probability" with calibrator=; of a language '
+        'model, scores=True or method="pointwise".'
     )
