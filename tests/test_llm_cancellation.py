@@ -37,7 +37,7 @@ async def test_cancelling_cancels_the_requests_and_leaves_no_task(options: dict[
     model = FaultyChat(shuffled(30), seconds=30.0, features=LOGPROBS)
     started = time.monotonic()
     with pytest.raises(asyncio.TimeoutError):
-        await asyncio.wait_for(reranker(model, **options).arank(QUERY, texts_of(30)), 0.1)
+        await asyncio.wait_for(reranker(model, **options).arank(QUERY, texts_of(30)), 0.3)
     assert time.monotonic() - started < 10
     assert (len(model.sent), model.cancelled, model.running) == (running, running, 0)
     assert not others()
@@ -231,13 +231,13 @@ async def test_the_deadline_returns_the_best_order_so_far(driver: str) -> None:
 
     model = Stalling(truth)
     started = time.monotonic()
-    ranking = await rank_by(driver, model, 30, budget=Budget(deadline=0.4), **SLIDING)
-    assert 0.4 <= time.monotonic() - started < 20
+    ranking = await rank_by(driver, model, 30, budget=Budget(deadline=0.8), **SLIDING)
+    assert 0.8 <= time.monotonic() - started < 20
     assert ranking.degraded
     assert len(model.sent) == 3
     assert model.sent[2].timeout <= 0.4  # no request outlives the deadline
     (warning,) = ranking.warnings
-    assert "deadline=0.4" in warning
+    assert "deadline=0.8" in warning
     best = sorted(range(15, 30), key=truth.index)
     assert order_of(ranking)[15:20] == best[:5]
     assert order_of(ranking)[:15] == list(range(15))
@@ -260,11 +260,11 @@ async def test_grades_that_came_in_time_are_kept(driver: str) -> None:
             return await asyncio.to_thread(self.send, call, timeout)
 
     model = Stalling(truth, seconds=0.0001, features=LOGPROBS)
-    ranking = await rank_by(driver, model, 9, budget=Budget(deadline=0.4), **POINTWISE)
+    ranking = await rank_by(driver, model, 9, budget=Budget(deadline=0.8), **POINTWISE)
     assert ranking.degraded
     assert [hit.index for hit in ranking if hit.score is not None] == [one for one in truth if one < 6]
     assert order_of(ranking)[6:] == [6, 7, 8]
-    assert "deadline=0.4" in " ".join(ranking.warnings)
+    assert "deadline=0.8" in " ".join(ranking.warnings)
 
 
 @pytest.mark.parametrize("driver", ["rank", "arank"])

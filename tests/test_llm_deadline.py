@@ -91,14 +91,14 @@ class Slow(MockChatModel):
 def test_a_call_on_its_way_is_given_up_at_the_deadline(name: str, driver: str):
     """In real time: what was known before it is returned, in time."""
     model = Slow(relevance, features=("json_schema", "system"))
-    scorer = scorer_for(name, model, budget=Budget(deadline=0.15), max_concurrency=1)
+    scorer = scorer_for(name, model, budget=Budget(deadline=0.6), max_concurrency=1)
     started = time.monotonic()
     if driver == "sync":
         ranking = Reranker(scorer).rank(QUERY, TEXTS)
     else:
         ranking = asyncio.run(Reranker(scorer).arank(QUERY, TEXTS))
-    assert 0.1 < time.monotonic() - started < 3.0
-    assert_flagged(ranking, "deadline=0.15")
+    assert 0.5 < time.monotonic() - started < 10.0
+    assert_flagged(ranking, "deadline=0.6")
     assert len(ranking) == N
     if name == "top-down":
         assert numbers(ranking) == [*sorted(NUMBERS[:5], reverse=True), *NUMBERS[5:]]
@@ -107,7 +107,7 @@ def test_a_call_on_its_way_is_given_up_at_the_deadline(name: str, driver: str):
 class Busy(MockChatModel):
     """Answers once, then asks to come back later, for ever."""
 
-    wait = 0.06
+    wait = 0.3
     refused = 0
 
     def send(self, call: ChatCall, timeout: float) -> Reply | Lost:
@@ -120,14 +120,14 @@ class Busy(MockChatModel):
 @pytest.mark.parametrize("driver", ["sync", "async"])
 def test_the_pauses_between_attempts_count(driver: str):
     model = Busy(relevance, features=("json_schema", "system"))
-    scorer = scorer_for("sliding", model, budget=Budget(deadline=0.2), max_retries=1000)
+    scorer = scorer_for("sliding", model, budget=Budget(deadline=1.0), max_retries=1000)
     started = time.monotonic()
     if driver == "sync":
         ranking = Reranker(scorer).rank(QUERY, TEXTS)
     else:
         ranking = asyncio.run(Reranker(scorer).arank(QUERY, TEXTS))
-    assert time.monotonic() - started < 1.5
-    assert 2 <= model.refused <= 4
+    assert time.monotonic() - started < 5.0
+    assert 1 <= model.refused <= 4
     assert ranking.usage.requests == 1 + model.refused
     assert ranking.degraded
     assert numbers(ranking) == [*NUMBERS[:9], *sorted(NUMBERS[9:], reverse=True)]
@@ -162,11 +162,11 @@ def test_a_query_waits_for_the_others_of_its_batch_without_spending_its_time():
     class SlowQuery(MockChatModel):
         def send(self, call: ChatCall, timeout: float) -> Reply | Lost:
             if "slow" in call.request.messages[-1].content:  # type: ignore[union-attr]  # a ChatCall has one
-                time.sleep(0.08)
+                time.sleep(0.3)
             return super().send(call, timeout)
 
     model = SlowQuery(relevance, features=("json_schema", "system"))
-    reranker = Reranker(scorer_for("sliding", model, budget=Budget(deadline=0.2)))
+    reranker = Reranker(scorer_for("sliding", model, budget=Budget(deadline=0.8)))
     slow, fast = reranker.rank_many(["slow?", "fast?"], [TEXTS, TEXTS])
-    assert_flagged(slow, "deadline=0.2")
+    assert_flagged(slow, "deadline=0.8")
     assert not fast.degraded
