@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from uprank import Document
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as of a job that a shell has put in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TEXT = """
     the a of to in is and for on with how what when who where why red blue green fox whale dog cat jumps runs swims
