@@ -268,7 +268,8 @@ class Judge:
         try:
             return (yield from self._read(question, judged))
         except BudgetReached as reached:
-            judged.error = reached if isinstance(question, Score) else None
+            if isinstance(question, Score):  # an order is whole without it
+                judged.error = reached
         except (BadReplyError, ContentRefusedError, RequestTooLargeError):
             return None  # the model has had its say
         except ServiceError as error:
