@@ -6,7 +6,7 @@ import asyncio
 import random
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import ceil
 from statistics import mean
 
@@ -259,18 +259,15 @@ def test_one_scorer_in_two_event_loops_and_a_thread():
 # ---------------------------------------------------------------- what it costs
 
 
-@pytest.mark.no_cover
-@pytest.mark.parametrize(("window", "step"), [(20, 10), (20, 19), (10, 5), (8, 3), (30, 20)])
-def test_sliding_calls_and_head_for_every_n(window: int, step: int):
-    """The usual window for every N from 0 to 200, the others for every twentieth and where a call is added: by real
-    prompts. The strategy by itself is counted for all N elsewhere."""
+WINDOWS = [(20, 10), (20, 19), (10, 5), (8, 3), (30, 20)]
+
+
+def check_sliding(window: int, step: int, sizes: Iterable[int]) -> None:
+    """By real prompts: the number of calls, the head, and that no question is too large or shows a passage twice."""
     model = NumbersModel(200)
     reranker = Reranker(LLMScorer(model, strategy="sliding", window=window, step=step, top=window - step))
     texts = passages(200, "shuffled")
-    added = {n + more for n in range(window, 200, 10 * step) for more in (0, 1)}
-    for n in range(201):
-        if (window, step) != (20, 10) and n % 20 and n not in added:
-            continue
+    for n in sizes:
         model.questions.clear()
         found = ordered(reranker.rank(QUERY, texts[:n]))
         calls = 1 + ceil(max(0, n - window) / step) if n > 1 else 0
@@ -279,6 +276,21 @@ def test_sliding_calls_and_head_for_every_n(window: int, step: int):
         assert found[:head] == best(texts[:n])[:head], n
         assert sorted(found) == sorted(texts[:n]), n
         assert all(len(set(one.texts)) == len(one.texts) <= window for one in model.questions), n
+
+
+@pytest.mark.no_cover
+@pytest.mark.parametrize(("window", "step"), WINDOWS)
+def test_sliding_calls_and_head_for_every_n(window: int, step: int):
+    """The usual window for every N from 0 to 200, the others for every twentieth and where a call is added."""
+    added = {n + more for n in range(window, 200, 10 * step) for more in (0, 1)}
+    check_sliding(window, step, (n for n in range(201) if (window, step) == (20, 10) or not n % 20 or n in added))
+
+
+@pytest.mark.slow
+@pytest.mark.no_cover
+@pytest.mark.parametrize(("window", "step"), WINDOWS[1:])
+def test_sliding_calls_and_head_for_every_n_with_the_other_windows_too(window: int, step: int):
+    check_sliding(window, step, range(201))
 
 
 class Waves(MockChatModel):
