@@ -218,6 +218,14 @@ def _no_gate_of_an_earlier_test() -> Iterator[None]:
         sys.modules["uprank.scorers.http.gate"]._gates.clear()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _models_built_here_are_kept_here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Models that engines build do not go to the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UPRANK_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def stdlib_documents() -> list[Document]:
     """The documentation of Python's standard library, read but once: that takes seconds."""

@@ -76,7 +76,7 @@ def test_d5_what_is_missing_is_raised_and_not_printed(monkeypatch, capsys):
     """D5: a missing dependency printed advice and gave None in place of a reranker."""
     monkeypatch.setitem(__import__("sys").modules, "sentence_transformers", None)
     with pytest.raises(MissingDependencyError, match=r'pip install "uprank\[local\]"'):
-        Reranker("cross-encoder:acme/model")
+        Reranker("cross-encoder:acme/model", engine="torch")
     with pytest.raises(UnknownModelError):
         Reranker("lit5")
     assert capsys.readouterr() == ("", "")

@@ -38,7 +38,7 @@ def folder(tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="module")
 def scorer(folder: Path) -> EmbeddingScorer:
-    return EmbeddingScorer(str(folder))
+    return EmbeddingScorer(str(folder), store=False)
 
 
 def cosine(first: list[float], second: list[float]) -> float:
@@ -155,13 +155,15 @@ def test_the_model_can_be_closed_and_used_again(folder: Path, expected: list[flo
     scorer = EmbeddingScorer(str(folder))
     scorer.score(QUERY, TEXTS)
     scorer.close()
-    assert scorer._encoder is None
+    assert scorer._runner is None
     assert list(scorer.score(QUERY, TEXTS).values) == pytest.approx(expected, abs=1e-5)
 
 
 def test_what_cannot_work_is_refused(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(ConfigurationError, match="dtype"):
         EmbeddingScorer(str(folder), dtype="half")
+    with pytest.raises(ConfigurationError, match="int8"):
+        EmbeddingScorer(str(folder), dtype="int8")
     with pytest.raises(ConfigurationError, match="at most 128"):
         EmbeddingScorer(str(folder), max_length=500).score("fox", ["dog"])
     with pytest.raises(ModelLoadError, match=r"embedding:.*could not be loaded"):

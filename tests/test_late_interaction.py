@@ -8,12 +8,12 @@ import shutil
 import subprocess
 import sys
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from transformers import AutoModel, AutoTokenizer
 
 from uprank import Reranker
@@ -25,8 +25,8 @@ from uprank.errors import (
     ScorerError,
 )
 from uprank.scorers import LateInteractionScorer, ScoreRequest, Scores
-from uprank.scorers.local.encoders import TransformerTextEncoder, Vectors
-from uprank.scorers.local.vector_scorer import maxsim
+from uprank.scorers.local.encoders import TorchModel
+from uprank.scorers.local.vectors.encoded import Encoded
 
 QUERY = "what does the quick red fox see"
 TEXTS = [
@@ -78,25 +78,11 @@ def reference(folder: Path) -> Reference:
 
 
 @pytest.fixture(scope="module")
-def scorer(folder: Path) -> LateInteractionScorer:
-    return LateInteractionScorer(str(folder))
-
-
-@settings(deadline=None, max_examples=50)
-@given(st.data())
-def test_maxsim_equals_nested_loops(data: st.DataObject):
-    queries, documents, tokens, size = (data.draw(st.integers(1, 4)) for _ in range(4))
-    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 1000)))
-    unit = torch.nn.functional.normalize
-    query = unit(torch.randn(queries, size, generator=generator), dim=-1)
-    values = unit(torch.randn(documents, tokens, size, generator=generator), dim=-1)
-    mask = torch.rand(documents, tokens, generator=generator) < 0.6
-    expected = []
-    for document in range(documents):
-        kept = [values[document, token] for token in range(tokens) if mask[document, token]]
-        best = [max((float(wanted @ given) for given in kept), default=-1.0) for wanted in query]
-        expected.append(sum(best) / len(best))
-    assert maxsim(query, Vectors(values, mask)).tolist() == pytest.approx(expected, abs=1e-5)
+def scorer(folder: Path) -> Iterator[LateInteractionScorer]:
+    """One that keeps nothing: what is tested here is computed, not remembered."""
+    scorer = LateInteractionScorer(str(folder), store=False)
+    yield scorer
+    scorer.close()
 
 
 def test_scores_equal_single_text_loops(scorer: LateInteractionScorer, reference: Reference):
@@ -140,29 +126,30 @@ def test_tokens_are_counted_without_padding(scorer: LateInteractionScorer):
 
 
 def test_each_text_is_encoded_once_however_many_requests_share_it(folder: Path):
-    scorer = LateInteractionScorer(str(folder))
+    scorer = LateInteractionScorer(str(folder), engine="torch", store=False)
     scorer.score("fox", ["dog"])
     rows: list[int] = []
-    model = scorer._encoder._model
+    model = scorer._runner.encoder.model.model
     model.register_forward_pre_hook(lambda _, __, given: rows.append(len(given["input_ids"])), with_kwargs=True)
     scorer.score_many([ScoreRequest(query, TEXTS) for query in ("red fox", "whale", "red fox", "river")])
     assert sum(rows) == 3 + len(TEXTS)  # three different queries, and each text
 
 
 def test_vectors_of_documents_are_let_go_batch_by_batch(folder: Path, monkeypatch: pytest.MonkeyPatch):
-    alive: weakref.WeakSet[torch.Tensor] = weakref.WeakSet()
+    made: list[weakref.ref[np.ndarray]] = []
     most = 0
-    encode = TransformerTextEncoder._encode
+    run = TorchModel.run
 
-    def watched(self: TransformerTextEncoder, *rows: object) -> Vectors:
+    def watched(self: TorchModel, *arguments: object) -> Encoded:
         nonlocal most
-        vectors = encode(self, *rows)
-        alive.add(vectors.values)
-        most = max(most, len(alive))
-        return vectors
+        encoded = run(self, *arguments)
+        made.append(weakref.ref(encoded.host()))
+        most = max(most, sum(one() is not None for one in made))
+        return encoded
 
-    monkeypatch.setattr(TransformerTextEncoder, "_encode", watched)
-    LateInteractionScorer(str(folder), token_budget=64).score(QUERY, [f"fox {n}" for n in range(200)])
+    monkeypatch.setattr(TorchModel, "run", watched)
+    scorer = LateInteractionScorer(str(folder), engine="torch", token_budget=64, store=False)
+    scorer.score(QUERY, [f"fox {n}" for n in range(200)])
     assert most <= 2  # the batch at work, and the one before it
 
 
@@ -245,7 +232,7 @@ def test_a_long_query_is_cut_on_request(folder: Path):
 
 def test_only_out_of_memory_halves_the_batch(folder: Path, scorer: LateInteractionScorer):
     expected = scorer.score(QUERY, TEXTS).values
-    short = LateInteractionScorer(str(folder))
+    short = LateInteractionScorer(str(folder), engine="torch", store=False)
     short.score("fox", ["dog"])
     sizes: list[int] = []
 
@@ -254,7 +241,7 @@ def test_only_out_of_memory_halves_the_batch(folder: Path, scorer: LateInteracti
         if len(given["input_ids"]) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
-    hook = short._encoder._model.register_forward_pre_hook(out_of_memory, with_kwargs=True)
+    hook = short._runner.encoder.model.model.register_forward_pre_hook(out_of_memory, with_kwargs=True)
     assert list(short.score(QUERY, TEXTS).values) == pytest.approx(list(expected), abs=1e-5)
     assert max(sizes) > 2
     hook.remove()
@@ -262,7 +249,7 @@ def test_only_out_of_memory_halves_the_batch(folder: Path, scorer: LateInteracti
     def broken(*_: object) -> None:
         raise RuntimeError("wrong shape")
 
-    short._encoder._model.register_forward_pre_hook(broken)
+    short._runner.encoder.model.model.register_forward_pre_hook(broken)
     with pytest.raises(ScorerError, match="wrong shape"):
         Reranker(short).rank(QUERY, TEXTS)
 
@@ -271,7 +258,7 @@ def test_the_model_can_be_closed_and_used_again(folder: Path):
     scorer = LateInteractionScorer(str(folder))
     before = scorer.score(QUERY, TEXTS).values
     scorer.close()
-    assert scorer._encoder is None
+    assert scorer._runner is None
     assert list(scorer.score(QUERY, TEXTS).values) == pytest.approx(list(before), abs=1e-6)
     scorer.close()
     scorer.close()
@@ -290,11 +277,13 @@ def test_a_plain_transformer_gets_no_random_projection(folder: Path, scorer: Lat
     assert list(again.score(QUERY, TEXTS).values) == pytest.approx(list(scorer.score(QUERY, TEXTS).values), abs=1e-6)
 
 
-@pytest.mark.parametrize("name", ["xlm-roberta", "modernbert"])
+@pytest.mark.parametrize("name", ["bert", "xlm-roberta", "modernbert"])
 def test_other_architectures_equal_single_text_loops(tiny_models: dict[str, Path], name: str):
     reference = Reference(tiny_models[name])
-    values = LateInteractionScorer(str(tiny_models[name])).score(QUERY, TEXTS).values
-    assert list(values) == pytest.approx([reference.score(QUERY, text) for text in TEXTS], abs=1e-5)
+    expected = [reference.score(QUERY, text) for text in TEXTS]
+    for engine in ("torch", "openvino", "onnx"):
+        scorer = LateInteractionScorer(str(tiny_models[name]), engine=engine, dtype="float32")
+        assert list(scorer.score(QUERY, TEXTS).values) == pytest.approx(expected, abs=1e-5)
 
 
 def test_positions_of_roberta_are_counted_from_the_padding(tiny_models: dict[str, Path], tmp_path: Path):
@@ -306,7 +295,7 @@ def test_positions_of_roberta_are_counted_from_the_padding(tiny_models: dict[str
 
 
 def test_half_precision_is_close(folder: Path, scorer: LateInteractionScorer):
-    values = LateInteractionScorer(str(folder), dtype="bfloat16").score(QUERY, TEXTS).values
+    values = LateInteractionScorer(str(folder), engine="torch", dtype="bfloat16").score(QUERY, TEXTS).values
     assert list(values) == pytest.approx(list(scorer.score(QUERY, TEXTS).values), abs=0.05)
     assert list(values) != list(scorer.score(QUERY, TEXTS).values)
 
@@ -347,7 +336,7 @@ def test_a_window_beyond_the_models_positions_is_refused(folder: Path):
 def test_missing_packages_are_named(folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(MissingDependencyError, match=r'pip install "uprank\[local\]"'):
-        LateInteractionScorer(str(folder))
+        LateInteractionScorer(str(folder), engine="torch")
 
 
 def test_a_failed_load_is_tried_again(folder: Path, tmp_path: Path):
@@ -363,7 +352,7 @@ def test_a_failed_load_is_tried_again(folder: Path, tmp_path: Path):
 
 def test_importing_the_local_scorers_imports_no_model_library():
     modules = ("late_interaction", "embedded", "embedding", "bm25")
-    heavy = ("torch", "transformers", "sentence_transformers", "numpy", "bm25s")
+    heavy = ("torch", "transformers", "sentence_transformers", "onnxruntime", "openvino", "bm25s")
     code = "; ".join(f"import uprank.scorers.local.{module}" for module in modules)
     code += f"; import sys; sys.exit(', '.join(m for m in {heavy} if m in sys.modules) or 0)"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

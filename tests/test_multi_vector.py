@@ -13,6 +13,8 @@ import torch
 
 from uprank.errors import ModelLoadError, QueryTooLongError
 from uprank.scorers import LateInteractionScorer, ScoreRequest, Scores
+from uprank.scorers.local.files import ModelFiles
+from uprank.scorers.local.late_interaction import _is_multi_vector
 
 pytestmark = pytest.mark.skipif(
     not hasattr(sentence_transformers, "MultiVectorEncoder"), reason="needs sentence-transformers 6 or later"
@@ -86,8 +88,9 @@ def test_prompts_expansion_and_masks_are_the_models_own(saved: dict[str, Path]):
     assert list(values["expanding"]) != pytest.approx(list(values["plain"]), abs=1e-3)
     scorer = LateInteractionScorer(str(saved["plain"]))
     scorer.score("fox", ["fox"])
-    vectors = scorer._encoder.documents(["fox!!", "fox"]).encode([0, 1])
-    assert vectors.scored.sum(dim=1).tolist() == [4, 4]  # [CLS] document fox [SEP]: the marks are skipped
+    encoder = scorer._runner.encoder
+    vectors = encoder.encode([text.payload for text in encoder.documents(["fox!!", "fox"])], queries=False, lane=0)
+    assert vectors.counts == [4, 4]  # [CLS] document fox [SEP]: the marks are skipped
 
 
 def test_a_model_that_does_not_normalise_gives_cosines_too(build: Build, tmp_path: Path):
@@ -147,20 +150,22 @@ def test_the_window_of_documents_is_the_models_own_or_the_callers(saved: dict[st
     assert own.warnings == ("1 of 2 documents reach the window of 48 tokens; text beyond it was not read.",)
     wider = LateInteractionScorer(str(saved["plain"]), max_length=100)
     assert "window of 100 tokens" in wider.score(QUERY, [long]).warnings[0]
-    vectors = wider._encoder.documents([long]).encode([0])
-    assert vectors.values.shape[1] == 100
+    encoder = wider._runner.encoder
+    (text,) = encoder.documents([long])
+    assert text.length == 100
+    assert encoder.encode([text.payload], queries=False, lane=0).counts == [100]
 
 
 def test_models_saved_by_pylate_are_read_as_multi_vector(saved: dict[str, Path], tmp_path: Path):
-    scorer = LateInteractionScorer(str(tmp_path))
+    files = ModelFiles.find(str(tmp_path))
     settings = tmp_path / "config_sentence_transformers.json"
     for content in ({"model_type": "ColBERT"}, {"query_prefix": "[Q] "}, {"document_prefix": "[D] "}):
         settings.write_text(json.dumps(content))
-        assert scorer._is_multi_vector()
+        assert _is_multi_vector(files)
     settings.write_text(json.dumps({"model_type": "SentenceTransformer"}))
-    assert not scorer._is_multi_vector()
+    assert not _is_multi_vector(files)
     (tmp_path / "config.json").write_text(json.dumps({"architectures": ["HF_ColBERT"]}))
-    assert scorer._is_multi_vector()
+    assert _is_multi_vector(files)
 
 
 def test_an_older_sentence_transformers_is_told_apart(saved: dict[str, Path], monkeypatch: pytest.MonkeyPatch):

@@ -23,7 +23,7 @@ modules_only = pytest.mark.skipif(not hasattr(CrossEncoder, "preprocess"), reaso
 
 
 def scorer(folder: Path, **options: object) -> CrossEncoderScorer:
-    return CrossEncoderScorer(str(folder), device="cpu", **options)
+    return CrossEncoderScorer(str(folder), device="cpu", **{"dtype": "float32", **options})
 
 
 def change_tokenizer(folder: Path, **settings: object) -> Path:
@@ -72,7 +72,7 @@ def test_a_tokenizer_that_cuts_on_the_left_still_has_the_beginning_of_documents_
     right = scorer(save_causal(tmp_path / "right"))
     left = scorer(change_tokenizer(save_causal(tmp_path / "left"), truncation_side="left"))
     assert left.score(QUERY, TEXTS).values == right.score(QUERY, TEXTS).values
-    assert left._loaded()[0].tokenizer.truncation_side == "left"
+    assert left._pairs._tokenizer.truncation_side == "left"
     bert = change_tokenizer(save_bert(tmp_path / "bert"), truncation_side="left")
     cut = scorer(bert, long_query="truncate").score("red " * 64 + "blue " * 20, ["a fox"])
     assert cut.values == scorer(bert).score("red " * 64, ["a fox"]).values
@@ -106,9 +106,9 @@ def test_a_template_that_repeats_the_document_stays_within_the_window(tmp_path: 
     tokenizer.chat_template = template
     tokenizer.save_pretrained(folder)
     model = scorer(folder)
-    _, pairs = model._loaded()
-    assert max(map(len, pairs.encode(QUERY, TEXTS, None).input_ids)) <= pairs.window
     assert np.isfinite(model.score(QUERY, TEXTS).values).all()
+    pairs = model._pairs
+    assert max(len(row.ids) for row in pairs.rows(pairs.query(QUERY, None), TEXTS)) <= pairs.window
 
 
 @modules_only
@@ -134,7 +134,7 @@ def test_a_classifier_without_a_padding_token_is_scored_pair_by_pair(tmp_path: P
     tokenizer.save_pretrained(folder)
     model = scorer(folder)
     scores = model.score(QUERY, TEXTS).values
-    assert model._loaded()[0].tokenizer.pad_token_id is None
+    assert AutoTokenizer.from_pretrained(folder).pad_token_id is None
     assert np.isfinite(scores).all()
     np.testing.assert_allclose(scores, singles(model, TEXTS), atol=1e-5)
 

@@ -322,7 +322,7 @@ def test_anything_else_is_no_model(model):
 
 
 @pytest.mark.parametrize(
-    ("name", "package", "extra"), [("cross-encoder:m", "sentence_transformers", "local"), ("bm25", "bm25s", "bm25")]
+    ("name", "package", "extra"), [("embedding:m", "sentence_transformers", "local"), ("bm25", "bm25s", "bm25")]
 )
 def test_a_missing_package_shows_when_the_reranker_is_made(monkeypatch, name, package, extra):
     monkeypatch.setitem(sys.modules, package, None)

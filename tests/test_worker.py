@@ -1,168 +1,139 @@
-"""One thread per local model: order, cancelling, closing, forking, and one load for many callers."""
+"""Scorers that hold a model: sharing, cancelling, closing, forking, and one load for many callers."""
+
+from __future__ import annotations
 
 import asyncio
+import copy
+import gc
 import pickle
 import subprocess
 import sys
 import textwrap
 import threading
-import time
-from concurrent.futures import CancelledError
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
+from scheduler_parts import until
 from uprank import Reranker, ScorerError
+from uprank.errors import OverloadedError
 from uprank.scorers import ScoreRequest, Scores
-from uprank.scorers.local.worker import LocalScorer, Worker
+from uprank.scorers.base import Outcome
+from uprank.scorers.local.jobs import Job, Row, Runner
+from uprank.scorers.local.worker import LocalScorer
 
 
-@pytest.fixture
-def worker():
-    worker = Worker("test worker")
-    yield worker
-    worker.close()
+class Lengths(Runner[str, list[float]]):
+    """Scores texts by their length; notes each batch, and waits for the gate before it."""
 
+    token_budget = 1_000
 
-class Lengths(LocalScorer):
-    """Scores by length; notes each batch with its thread, and whether two ever ran at once."""
-
-    def __init__(self, gate=None):
-        super().__init__("lengths")
+    def __init__(self, gate: threading.Event | None = None) -> None:
         self.gate = gate
         self.started = threading.Event()
-        self.batches = []
-        self.threads = []
-        self.events = []
-        self.inside = 0
-        self.overlapped = False
+        self.batches: list[list[str]] = []
 
-    def _score_batch(self, requests, abandoned):
-        self.inside += 1
-        self.overlapped |= self.inside > 1
-        if "load" not in self.events[-1:]:
-            self.events.append("load")
-        self.threads.append(threading.get_ident())
-        self.batches.append([request.query for request in requests])
+    def run(self, rows: Sequence[Row[str]], lane: int) -> list[float]:
+        self.batches.append([row.payload for row in rows])
         self.started.set()
         if self.gate is not None:
-            assert self.gate.wait(10)
-        outcomes = [
-            ValueError("bad query")
-            if request.query == "bad"
-            else Scores([float(len(text)) for text in request.texts], kind="logit")
-            for request in requests
+            assert self.gate.wait(20)
+        return [float(len(row.payload)) for row in rows]
+
+    def part(self, output: list[float], positions: Sequence[int]) -> list[float]:
+        return [output[position] for position in positions]
+
+
+class LengthJob(Job[str, list[float]]):
+    def __init__(self, requests: Sequence[ScoreRequest]) -> None:
+        self.requests = requests
+        self.places = [(number, text) for number, request in enumerate(requests) for text in request.texts]
+        self.values = [0.0] * len(self.places)
+        self.given = False
+
+    def rows(self) -> list[Row[str]] | None:
+        if self.given:
+            return None
+        self.given = True
+        return [Row(len(text), text, place) for place, (_, text) in enumerate(self.places)]
+
+    def take(self, rows: Sequence[Row[str]], output: list[float]) -> None:
+        for row, value in zip(rows, output, strict=True):
+            self.values[row.place] = value
+
+    def outcomes(self) -> list[Outcome]:
+        found: list[list[float]] = [[] for _ in self.requests]
+        for value, (owner, _) in zip(self.values, self.places, strict=True):
+            found[owner].append(value)
+        return [
+            ValueError("bad query") if request.query == "bad" else Scores(values, "logit")
+            for request, values in zip(self.requests, found, strict=True)
         ]
-        self.inside -= 1
-        return outcomes
 
-    def _unload(self):
-        self.threads.append(threading.get_ident())
+
+class LengthScorer(LocalScorer):
+    """A model's scorer in small: what it loads is a runner and a part that it keeps itself."""
+
+    _loaded_parts = ("tokenizer",)
+
+    def __init__(self, gate: threading.Event | None = None, **options: int) -> None:
+        super().__init__("lengths", **options)
+        self.gate = gate
+        self.tokenizer: str | None = None
+        self.runner = Lengths(gate)
+        self.events: list[str] = []
+        self.threads: set[threading.Thread] = set()
+
+    def _load_runner(self) -> Lengths:
+        self.events.append("load")
+        self.threads.add(threading.current_thread())
+        self.tokenizer = "loaded"
+        return self.runner
+
+    def _job(self, requests: Sequence[ScoreRequest]) -> LengthJob:
+        assert self.tokenizer == "loaded"
+        self.threads.add(threading.current_thread())
+        return LengthJob(requests)
+
+    def _unload(self) -> None:
         self.events.append("unload")
+        self.threads.add(threading.current_thread())
+        self.tokenizer = None
 
 
-class Pickled(LocalScorer):
-    """As a model's scorer is made: from values that can be sent to another process."""
+class Pickled(LengthScorer):
+    """Made of values that can be sent to another process."""
 
-    def __init__(self):
-        super().__init__("pickled")
+    _loaded_parts = ("tokenizer", "runner", "events", "threads")
 
-    def _score_batch(self, requests, abandoned):
-        return [Scores([float(len(text)) for text in request.texts], kind="logit") for request in requests]
-
-    def _unload(self):
-        pass
+    def _load_runner(self) -> Lengths:
+        self.runner, self.events, self.threads = Lengths(), [], set()
+        return super()._load_runner()
 
 
-# --- the queue
+# --- calls
 
 
-def test_jobs_run_in_order_on_one_thread_of_its_own(worker):
-    done = []
-    futures = [
-        worker.submit(lambda number=number: done.append((number, threading.current_thread()))) for number in range(50)
-    ]
-    for future in futures:
-        future.result(10)
-    assert [number for number, _ in done] == list(range(50))
-    (thread,) = {thread for _, thread in done}
-    assert thread is not threading.current_thread()
-    assert thread.name.startswith("test worker")
-
-
-def test_no_thread_is_started_before_the_first_job():
-    worker = Worker("idle")
-    worker.close()
-    assert not any(thread.name.startswith("idle") for thread in threading.enumerate())
-
-
-def test_a_failing_job_fails_alone(worker):
-    failing = worker.submit(lambda: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        failing.result(10)
-    assert worker.submit(lambda: "next").result(10) == "next"
-
-
-def test_a_job_cancelled_in_the_queue_never_runs(worker):
-    gate, ran = threading.Event(), []
-    first = worker.submit(lambda: gate.wait(10))
-    second, third = worker.submit(lambda: ran.append(2)), worker.submit(lambda: ran.append(3))
-    assert second.cancel()
-    gate.set()
-    assert first.result(10)
-    third.result(10)
-    assert ran == [3]
-    with pytest.raises(CancelledError):
-        second.result(0)
-
-
-def test_closing_waits_for_what_is_queued_and_the_worker_can_be_used_again(worker):
-    done = []
-    for number in range(3):
-        worker.submit(lambda number=number: (time.sleep(0.01), done.append(number)))
-    thread = worker.submit(threading.current_thread)
-    worker.close()
-    assert done == [0, 1, 2]
-    assert not thread.result(0).is_alive()
-    worker.close()
-    assert worker.submit(lambda: "again").result(10) == "again"
-
-
-def test_closing_while_others_submit_loses_no_job(worker):
-    results = []
-
-    def submit():
-        for number in range(100):
-            results.append(worker.submit(lambda number=number: number).result(10))
-
-    threads = [threading.Thread(target=submit) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    while any(thread.is_alive() for thread in threads):
-        worker.close()
-    for thread in threads:
-        thread.join()
-    assert sorted(results) == sorted([*range(100)] * 4)
-
-
-# --- a scorer on its worker
-
-
-def test_all_queries_of_a_call_are_one_batch_on_the_workers_thread():
-    scorer = Lengths()
+def test_all_queries_of_a_call_share_batches_on_threads_of_their_own():
+    scorer = LengthScorer()
     with Reranker(scorer) as reranker:
         rankings = reranker.rank_many(["p", "q"], [["a", "bb"], ["ccc"]])
         asyncio.run(reranker.arank_many(["r", "s"], [["a"], ["b"]]))
         reranker.rank("t", ["a"])
         asyncio.run(reranker.arank("u", ["a"]))
     assert [[hit.score for hit in ranking] for ranking in rankings] == [[2.0, 1.0], [3.0]]
-    assert scorer.batches == [["p", "q"], ["r", "s"], ["t"], ["u"]]
-    assert len(set(scorer.threads)) == 1
-    assert threading.get_ident() not in scorer.threads
+    assert sorted(scorer.runner.batches[0]) == ["a", "bb", "ccc"]
+    assert [len(batch) for batch in scorer.runner.batches] == [3, 2, 1, 1]
+    (thread,) = scorer.threads
+    assert thread is not threading.current_thread()
+    assert thread.name == "uprank lengths"
+    assert scorer.events == ["load", "unload"]
 
 
-def test_many_threads_share_one_model_one_batch_at_a_time():
-    scorer = Lengths()
-    found = {}
+def test_many_threads_share_one_model():
+    scorer, found = LengthScorer(), {}
 
     def call(number):
         for length in range(20):
@@ -176,13 +147,22 @@ def test_many_threads_share_one_model_one_batch_at_a_time():
         thread.join()
     scorer.close()
     assert found == {(n, m): sorted([float(n), float(m)], reverse=True) for n in range(8) for m in range(20)}
-    assert not scorer.overlapped
     assert scorer.events == ["load", "unload"]
-    assert len(set(scorer.threads)) == 1
 
 
-async def test_waiting_for_the_worker_leaves_the_loop_free():
-    scorer = Lengths(gate=threading.Event())
+async def test_calls_of_many_tasks_share_batches():
+    scorer = LengthScorer(threading.Event())
+    calls = [asyncio.ensure_future(Reranker(scorer).arank("q", ["x" * n, "y"])) for n in range(1, 21)]
+    await asyncio.to_thread(scorer.runner.started.wait, 20)
+    scorer.gate.set()
+    for n, ranking in enumerate(await asyncio.gather(*calls), 1):
+        assert ranking[0].score == float(n)
+    assert len(scorer.runner.batches) < 20
+    await scorer.aclose()
+
+
+async def test_waiting_for_the_model_leaves_the_loop_free():
+    scorer = LengthScorer(threading.Event())
     asyncio.get_running_loop().call_later(0.02, scorer.gate.set)
     assert (await Reranker(scorer).arank("q", ["a"]))[0].score == 1.0
     await scorer.aclose()
@@ -190,57 +170,64 @@ async def test_waiting_for_the_worker_leaves_the_loop_free():
 
 
 async def test_a_call_cancelled_in_the_queue_never_runs():
-    scorer = Lengths(gate=threading.Event())
+    scorer = LengthScorer(threading.Event())
     reranker = Reranker(scorer)
-    first = asyncio.ensure_future(reranker.arank("first", ["a"]))
-    await asyncio.to_thread(scorer.started.wait, 10)
-    second = asyncio.ensure_future(reranker.arank("second", ["a"]))
+    first = asyncio.ensure_future(reranker.arank("q", ["first"]))
+    await asyncio.to_thread(scorer.runner.started.wait, 20)
+    second = asyncio.ensure_future(reranker.arank("q", ["second"]))
     await asyncio.sleep(0.01)
     second.cancel()
     with pytest.raises(asyncio.CancelledError):
         await second
     scorer.gate.set()
-    assert (await first)[0].score == 1.0
-    await reranker.arank("third", ["a"])
-    assert scorer.batches == [["first"], ["third"]]
+    assert (await first)[0].score == 5.0
+    await reranker.arank("q", ["third"])
+    assert scorer.runner.batches == [["first"], ["third"]]
     await reranker.aclose()
 
 
 async def test_a_call_cancelled_while_it_runs_frees_the_caller_at_once():
-    scorer = Lengths(gate=threading.Event())
+    scorer = LengthScorer(threading.Event())
     task = asyncio.ensure_future(Reranker(scorer).arank("q", ["a"]))
-    await asyncio.to_thread(scorer.started.wait, 10)
+    await asyncio.to_thread(scorer.runner.started.wait, 20)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(task, 5)
+        await asyncio.wait_for(task, 20)
     scorer.gate.set()
     assert (await Reranker(scorer).arank("next", ["bb"]))[0].score == 2.0
     await scorer.aclose()
 
 
-async def test_closing_a_busy_scorer_leaves_the_loop_free():
-    scorer = Lengths(gate=threading.Event())
-    call = asyncio.ensure_future(Reranker(scorer).arank("q", ["a"]))
-    await asyncio.to_thread(scorer.started.wait, 10)
-    asyncio.get_running_loop().call_later(0.02, scorer.gate.set)
-    await scorer.aclose()
-    assert scorer.gate.is_set()
-    assert (await call)[0].score == 1.0
-    assert scorer.events == ["load", "unload"]
+def test_an_interrupted_call_is_cancelled():
+    scorer, futures = LengthScorer(threading.Event()), []
 
+    def interrupted():
+        with scorer._requested([ScoreRequest("q", ["a"])]) as future:
+            futures.append(future)
+            assert scorer.runner.started.wait(20)
+            raise KeyboardInterrupt  # what Ctrl-C does to a waiting score_many
 
-def test_closing_unloads_on_the_workers_thread_and_the_next_call_loads_again():
-    scorer = Lengths()
-    scorer.score("q", ["a"])
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert futures[0].cancelled()
+    scorer.gate.set()
     scorer.close()
-    assert len(set(scorer.threads)) == 1
-    assert scorer.score("q", ["bb"]) == Scores([2.0], kind="logit")
+
+
+def test_a_job_of_another_kind_runs_beside_the_calls():
+    scorer = LengthScorer()
+    with scorer._submitted(lambda: LengthJob([ScoreRequest("any", ["a", "bb"])])) as future:
+        assert future.result(20) == [Scores([1.0, 2.0], "logit")]
+    with pytest.raises(ZeroDivisionError), scorer._submitted(lambda: 1 / 0) as future:  # as it comes, not as outcomes
+        future.result(20)
     scorer.close()
-    assert scorer.events == ["load", "unload", "load", "unload"]
 
 
-def test_one_failing_request_does_not_spoil_the_batch():
-    scorer = Lengths()
+# --- failing
+
+
+def test_one_failing_request_does_not_spoil_the_call():
+    scorer = LengthScorer()
     outcomes = scorer.score_many([ScoreRequest("good", ["a"]), ScoreRequest("bad", ["b"])])
     assert outcomes[0] == Scores([1.0], kind="logit")
     assert isinstance(outcomes[1], ValueError)
@@ -253,74 +240,267 @@ def test_one_failing_request_does_not_spoil_the_batch():
     scorer.close()
 
 
-class Broken(Lengths):
-    def __init__(self, error):
-        super().__init__()
-        self.error = error
-
-    def _score_batch(self, requests, abandoned):
-        raise self.error
-
-
+@pytest.mark.parametrize("method", ["_load_runner", "_job"])
 @pytest.mark.parametrize("error", [OSError("disk"), MemoryError("8 GiB"), StopIteration()], ids=repr)
-def test_a_batch_that_fails_is_a_scorer_error_for_every_caller(error):
-    scorer = Broken(error)
+def test_what_fails_for_all_requests_is_a_scorer_error_of_each(method, error):
+    class Broken(LengthScorer):
+        pass
+
+    def fail(*_: object) -> None:
+        raise error
+
+    setattr(Broken, method, fail)
+    scorer = Broken()
     name = type(error).__name__
     with pytest.raises(ScorerError, match=f"lengths failed with {name}") as caught:
         Reranker(scorer).rank("q", ["a"])
     assert caught.value.__cause__ is error
     with pytest.raises(ScorerError, match="lengths"):
-        asyncio.run(asyncio.wait_for(Reranker(scorer).arank("q", ["a"]), 2))
+        asyncio.run(asyncio.wait_for(Reranker(scorer).arank("q", ["a"]), 20))
     rankings = Reranker(scorer, on_error="passthrough").rank_many(["p", "q"], [["a"], ["b"]])
     assert [ranking.degraded for ranking in rankings] == [True, True]
+    delattr(Broken, method)  # the disk is back
+    assert scorer.score("q", ["bb"]) == Scores([2.0], "logit")
     scorer.close()
 
 
-def test_a_local_scorer_can_be_sent_to_another_process():
+def test_an_overloaded_model_refuses_or_passes_through():
+    scorer = LengthScorer(threading.Event(), max_queue=1)
+    call = threading.Thread(target=scorer.score, args=("q", ["a"]))
+    call.start()
+    assert scorer.runner.started.wait(20)
+    with pytest.raises(OverloadedError, match="lengths has 1 calls"):
+        Reranker(scorer).rank("q", ["a"])
+    with pytest.raises(OverloadedError):
+        asyncio.run(Reranker(scorer).arank("q", ["a"]))
+    assert Reranker(scorer, on_error="passthrough").rank("q", ["a"]).degraded
+    scorer.gate.set()
+    call.join()
+    scorer.close()
+
+
+# --- closing, copying
+
+
+async def test_closing_a_busy_scorer_leaves_the_loop_free():
+    scorer = LengthScorer(threading.Event())
+    call = asyncio.ensure_future(Reranker(scorer).arank("q", ["a"]))
+    await asyncio.to_thread(scorer.runner.started.wait, 20)
+    asyncio.get_running_loop().call_later(0.02, scorer.gate.set)
+    await scorer.aclose()
+    assert scorer.gate.is_set()
+    assert (await call)[0].score == 1.0
+    assert scorer.events == ["load", "unload"]
+
+
+def test_closing_unloads_on_the_same_thread_and_the_next_call_loads_again():
+    scorer = LengthScorer()
+    scorer.close()  # nothing is loaded: nothing to do
+    assert scorer.events == []
+    scorer.score("q", ["a"])
+    scorer.close()
+    scorer.close()
+    assert len(scorer.threads) == 1
+    assert scorer.tokenizer is None
+    assert scorer.score("q", ["bb"]) == Scores([2.0], kind="logit")
+    scorer.close()
+    assert scorer.events == ["load", "unload", "load", "unload"]
+    assert not any(thread.is_alive() for thread in scorer.threads)
+
+
+def test_a_scorer_can_be_sent_to_another_process_and_is_not_copied():
     scorer = Pickled()
     assert scorer.score("q", ["bb"]) == Scores([2.0], kind="logit")
     again = pickle.loads(pickle.dumps(Reranker(scorer, top_n=1)))  # noqa: S301 - our own bytes
     assert [hit.index for hit in again.rank("q", ["a", "bb"])] == [1]
     again.close()
+    assert copy.deepcopy(scorer) is scorer
     scorer.close()
 
 
-# --- fork
+def test_a_pickle_holds_the_limits_and_nothing_loaded():
+    scorer = Pickled(max_queue=1)
+    scorer.score("q", ["a"])
+    again = pickle.loads(pickle.dumps(scorer))  # noqa: S301 - our own bytes
+    assert again.tokenizer is None
+    again.gate = None
+    assert again.score("q", ["a"]) == Scores([1.0], "logit")
+    assert again._scheduler._max_queue == 1
+    again.close()
+    scorer.close()
 
 
-def test_a_forked_child_has_a_worker_of_its_own():
-    source = """
-        import os, threading
-        from uprank import Reranker
-        from uprank.scorers import Scores
-        from uprank.scorers.local.worker import LocalScorer
+def test_a_scorer_that_nobody_refers_to_is_freed_with_its_model_and_its_threads():
+    scorer = LengthScorer()
+    scorer.score("q", ["a"])
+    before = threading.active_count()
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith("uprank lengths")]
+    model, gone = weakref.ref(scorer.runner), weakref.ref(scorer)
+    assert len(threads) >= 2
+    gc.disable()  # counting references alone must do: memory of a device should not wait for the collector
+    try:
+        del scorer
+        until(lambda: gone() is None and model() is None)
+    finally:
+        gc.enable()
+    for thread in threads:
+        thread.join(20)
+        assert not thread.is_alive()
+    assert threading.active_count() <= before - 2
 
-        class Threads(LocalScorer):
-            def _score_batch(self, requests, abandoned):
-                alive = threading.current_thread() in threading.enumerate()
-                return [Scores([float(len(text)) for text in request.texts], "logit") for request in requests if alive]
-            def _unload(self):
-                pass
 
-        reranker = Reranker(Threads("t"))
+def test_no_thread_is_started_before_the_first_call():
+    before = threading.active_count()
+    scorer = LengthScorer()
+    assert threading.active_count() == before
+    scorer.close()
+    assert threading.active_count() == before
+
+
+# --- the end of the process, and its children
+
+
+HERE = Path(__file__).parent
+PRELUDE = """
+    import os, sys, threading, time
+    from test_worker import Lengths, LengthJob, LengthScorer
+    from uprank import Reranker
+    from uprank.scorers import ScoreRequest
+"""
+
+
+def run(source: str) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", textwrap.dedent(PRELUDE) + textwrap.dedent(source)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=HERE,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    return done.stdout.split()
+
+
+def test_at_exit_queued_calls_are_finished_and_nothing_hangs():
+    assert run("""
+        class Slow(Lengths):
+            def run(self, rows, lane):
+                time.sleep(0.02)
+                return super().run(rows, lane)
+
+        class Telling(LengthJob):
+            def outcomes(self):
+                sys.stdout.write(f"{self.requests[0].query}\\n")
+                return super().outcomes()
+
+        scorer = LengthScorer()
+        scorer.runner = Slow()
+        for number in range(5):
+            scorer._scheduler.submit(lambda number=number: Telling([ScoreRequest(f"q{number}", ["a"])]))
+        idle = LengthScorer()
+        idle.score("q", ["a"])
+    """) == ["q0", "q1", "q2", "q3", "q4"]
+
+
+def test_a_thread_that_outlives_the_main_one_goes_on_with_the_same_model():
+    assert run("""
+        scorer = LengthScorer()
+        scorer.score("q", ["a"])
+
+        def outlive():
+            while threading.main_thread().is_alive():
+                time.sleep(0.001)
+            time.sleep(0.05)
+            values = [scorer.score("q", ["a" * n]).values[0] for n in range(1, 6)]
+            sys.stdout.write(f"{sum(values)} {scorer.events}\\n")
+
+        threading.Thread(target=outlive).start()
+    """) == ["15.0", "['load']"]
+
+
+@pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="needs fork")
+def test_a_forked_child_loads_a_model_of_its_own():
+    assert run("""
+        scorer = LengthScorer()
+        reranker = Reranker(scorer)
         assert reranker.rank("q", ["a", "bb"])[0].index == 1
         child = os.fork()
         if child == 0:
+            assert scorer.tokenizer == "loaded"
             code = 40 + len(reranker.rank("q", ["a", "bb"]))
+            assert scorer.events == ["load", "load"]
             reranker.close()
+            assert scorer.tokenizer is None
             os._exit(code)
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        first = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         child = os.fork()
-        if child == 0:  # closing what the parent opened must not wait for the parent's thread
+        if child == 0:  # closing what the parent opened must not wait for the parent's threads
             reranker.close()
-            os._exit(43)
-        print(status, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), reranker.rank("q", ["a"])[0].score)
-    """
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", textwrap.dedent(source)],
-        capture_output=True,
-        text=True,
-        timeout=20,
-        check=False,
-    )
-    assert done.stdout.split() == ["42", "43", "1.0"], done.stderr
+            reranker.close()
+            os._exit(43 if scorer.tokenizer is None else 1)
+        second = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        sys.stdout.write(f"{first} {second} {reranker.rank('q', ['a'])[0].score} {scorer.events}\\n")
+    """) == ["42", "43", "1.0", "['load']"]
+
+
+@pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="needs fork")
+def test_what_the_parent_loaded_is_neither_used_nor_freed_in_a_child():
+    """An engine that is freed may wait for its threads, and those were not forked."""
+    assert run("""
+        class Engine:
+            def __init__(self):
+                self.process = os.getpid()
+            def __del__(self):
+                if os.getpid() != self.process:
+                    os._exit(99)
+
+        class Owned(Lengths):
+            def __init__(self):
+                super().__init__()
+                self.engine = Engine()
+
+        class EngineScorer(LengthScorer):
+            _loaded_parts = ("tokenizer", "engine")
+            engine = None
+            def _load_runner(self):
+                super()._load_runner()
+                self.engine = self.engine or Engine()
+                return Owned()
+            def _unload(self):
+                self.engine = None
+                super()._unload()
+
+        scorer = EngineScorer()
+        scorer.score("q", ["a"])
+        for act in (scorer.close, lambda: scorer.score("q", ["a"])):
+            child = os.fork()
+            if child == 0:
+                act()
+                used = scorer.engine
+                os._exit(0 if used is None else 1 if used.process == os.getpid() else 98)
+            sys.stdout.write(f"{os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}\\n")
+    """) == ["0", "1"]
+
+
+def test_a_child_forked_while_the_locks_are_held_goes_on():
+    assert run("""
+        scorer = LengthScorer()
+        scorer.score("q", ["a"])
+        held = threading.Event()
+
+        def hold():
+            with scorer._scheduler._lock, scorer._scheduler._session._lock:
+                held.set()
+                threading.Event().wait(20)
+
+        threading.Thread(target=hold, daemon=True).start()
+        held.wait()
+        child = os.fork()
+        if child == 0:
+            os._exit(int(scorer.score("q", ["abc"]).values[0]))
+        sys.stdout.write(f"{os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}\\n")
+        sys.stdout.flush()
+        os._exit(0)
+    """) == ["3"]

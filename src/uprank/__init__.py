@@ -20,6 +20,7 @@ from uprank.errors import (
     MissingDependencyError,
     ModelIntegrityError,
     ModelLoadError,
+    OverloadedError,
     QueryTooLongError,
     RateLimitError,
     RequestRefusedError,
@@ -31,6 +32,7 @@ from uprank.errors import (
     UnknownModelError,
     UprankError,
 )
+from uprank.fidelity import Fidelity
 from uprank.ranking import RankedDocument, Ranking
 from uprank.reranker import Reranker
 from uprank.scorers.base import Usage
@@ -47,12 +49,14 @@ __all__ = [
     "ContentRefusedError",
     "DeadlineExceededError",
     "Document",
+    "Fidelity",
     "InvalidDocumentError",
     "InvalidInputError",
     "InvalidScoresError",
     "MissingDependencyError",
     "ModelIntegrityError",
     "ModelLoadError",
+    "OverloadedError",
     "QueryTooLongError",
     "RankedDocument",
     "Ranking",

@@ -14,6 +14,7 @@
         │   └── ModelIntegrityError                its weights are not the published ones
         ├── InvalidScoresError                   the scorer's answer cannot be used
         ├── QueryTooLongError (ValueError)       the query does not fit the model's window
+        ├── OverloadedError                      more calls wait for a local model than it takes
         └── ServiceError                         a service that scores could not be used
             ├── AuthenticationError                the key is missing, wrong, or may not do this
             ├── BillingError                       the account has no credit left
@@ -51,6 +52,7 @@ __all__ = [
     "MissingDependencyError",
     "ModelIntegrityError",
     "ModelLoadError",
+    "OverloadedError",
     "QueryTooLongError",
     "RateLimitError",
     "RequestRefusedError",
@@ -126,6 +128,10 @@ class InvalidScoresError(ScorerError):
 
 class QueryTooLongError(ScorerError, ValueError):
     """The query does not fit the model's window; for cross-encoders, half of it."""
+
+
+class OverloadedError(ScorerError):
+    """More calls wait for a model in this process than its ``max_queue`` allows; this one was not taken on."""
 
 
 class ServiceError(ScorerError):

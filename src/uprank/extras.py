@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 from uprank.errors import MissingDependencyError
 
-__all__ = ["require"]
+__all__ = ["installed", "require"]
 
 
 def require(feature: str, extra: str, *packages: str) -> None:
@@ -20,12 +20,13 @@ def require(feature: str, extra: str, *packages: str) -> None:
     Raises:
         MissingDependencyError: If any of them is not installed.
     """
-    missing = tuple(package for package in packages if not _installed(package))
+    missing = tuple(package for package in packages if not installed(package))
     if missing:
         raise MissingDependencyError(feature, extra, missing)
 
 
-def _installed(package: str) -> bool:
+def installed(package: str) -> bool:
+    """Whether a package can be imported, without importing it; of a dotted one the parent package is."""
     try:
         return find_spec(package) is not None
     except (ImportError, ValueError):  # no parent package, or a module that is blocked on purpose

@@ -1,54 +1,30 @@
-"""The pipeline: validate, deduplicate, score, check, report, threshold, sort, cut, map back by index."""
+"""The front door: one model, its options, and every way of asking it."""
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
-from dataclasses import dataclass, replace
-from enum import Enum
-from typing import Final, Literal, TypeAlias, get_args
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import get_args
 
-from uprank.calibration import Calibrator, ScoreMode, no_probabilities, report
+from uprank.calibration import Calibrator, ScoreMode
 from uprank.documents import DocumentLike
 from uprank.errors import (
     ConfigurationError,
     InvalidInputError,
-    InvalidScoresError,
-    ScoreKindError,
-    ScorerError,
-    UprankError,
 )
+from uprank.fidelity import Fidelity, compare
+from uprank.pipeline import ErrorPolicy, Pipeline
 from uprank.ranking import RankedDocument, Ranking
 from uprank.rounds import adrive, drive
-from uprank.scorers.base import Outcome, ScoreKind, Scorer, ScoreRequest
-from uprank.scorers.callable import CallableScorer
+from uprank.scorers.base import Outcome, Scorer, ScoreRequest
 from uprank.scorers.registry import Model, as_scorer
 from uprank.secrets import masked, without_secrets
-from uprank.validation import Job, check_scores, make_jobs, valid_threshold, valid_top_n
+from uprank.selection import UNSET, Selection, Unset
+from uprank.streaming import Query, stream
+from uprank.validation import make_jobs, texts_of, valid_threshold, valid_top_n
 
 __all__ = ["UNSET", "ErrorPolicy", "Reranker", "Unset"]
-
-logger = logging.getLogger("uprank")
-
-ErrorPolicy: TypeAlias = Literal["raise", "passthrough"]
-
-
-class Unset(Enum):
-    """Tells "not given" (use the reranker's own) from ``None`` (no limit)."""
-
-    UNSET = "unset"
-
-
-UNSET: Final = Unset.UNSET
-
-
-@dataclass(frozen=True, slots=True)
-class _Selection:
-    """What of the ranked documents is returned."""
-
-    top_n: int | None
-    threshold: float | None
 
 
 class Reranker:
@@ -79,7 +55,7 @@ class Reranker:
 
     # Shown by __repr__ while an object is being made, as by the traceback of an option that is refused.
     _model = "not made yet"
-    _defaults = _Selection(None, None)
+    _defaults = Selection(None, None)
 
     def __init__(
         self,
@@ -102,17 +78,15 @@ class Reranker:
             raise ConfigurationError('calibrator= gives probabilities: pass score="probability" with it.')
         if calibrator is not None and not callable(calibrator):
             raise ConfigurationError(f"calibrator must be a function, got {type(calibrator).__name__}.")
-        self._defaults = _Selection(valid_top_n(top_n), valid_threshold(threshold))
+        self._defaults = Selection(valid_top_n(top_n), valid_threshold(threshold))
         self._instruction = instruction
-        self._score_mode: ScoreMode = score
-        self._calibrator = calibrator
-        self._on_error = on_error
         self._scorer = as_scorer(model, options)
         named = {"top_n": top_n, "threshold": threshold, "instruction": instruction}
         how = {"score": score, "calibrator": calibrator, "on_error": on_error}
         # Without the key: what is pickled, or shown by a debugger, holds no secret.
         self._recipe: tuple[Model, dict[str, object]] = (model, {**named, **how, **without_secrets(options)})
         self._model = model if isinstance(model, str) else self._scorer.name
+        self._pipeline = Pipeline(self._model, self._scorer, score, calibrator, on_error)
         if instruction is not None and not isinstance(instruction, str):
             raise ConfigurationError(f"instruction must be a string or None, got {type(instruction).__name__}.")
         if instruction is not None and not self._scorer.accepts_instruction:
@@ -224,6 +198,77 @@ class Reranker:
         plan = self._plan(queries, documents_per_query, top_n, threshold, instruction, many=True)
         return await adrive(plan, self._scorer.ascore_many)
 
+    def rank_stream(
+        self,
+        queries: Iterable[Query],
+        *,
+        group: int = 64,
+        top_n: int | Unset | None = UNSET,
+        threshold: float | Unset | None = UNSET,
+        instruction: str | Unset | None = UNSET,
+    ) -> Iterator[Ranking]:
+        """Rank any number of queries, with a few groups of them in memory at a time.
+
+        Args:
+            queries: Pairs of a query and its documents, e.g. from a generator; read as they are needed.
+            group: How many are scored together; two groups are under way at once.
+            top_n: As for :meth:`rank`, for each query.
+            threshold: Likewise.
+            instruction: Likewise.
+
+        Yields:
+            One ranking a query, in their order, once its group is done.
+
+        Raises:
+            InvalidInputError: As :meth:`rank_many` does, and if ``group`` is no positive integer.
+            ScorerError: Likewise.
+        """
+        if not isinstance(group, int) or isinstance(group, bool) or group < 1:
+            raise InvalidInputError(f"group must be a positive integer, got {group!r}.")
+        self.check(top_n=top_n, threshold=threshold, instruction=instruction)
+
+        def rank(some: Sequence[Query]) -> list[Ranking]:
+            asked, documents = [query for query, _ in some], [documents for _, documents in some]
+            return self.rank_many(asked, documents, top_n=top_n, threshold=threshold, instruction=instruction)
+
+        return stream(rank, queries, group=group)
+
+    def precompute(self, documents: Iterable[DocumentLike | RankedDocument], *, progress: bool = False) -> int:
+        """Have the vectors of documents computed and kept, so that ranking them later costs next to nothing.
+
+        Args:
+            documents: As for :meth:`rank`; any number, read as they are needed.
+            progress: Show a tqdm bar.
+
+        Returns:
+            How many were not kept already.
+
+        Raises:
+            ConfigurationError: If the model keeps no document vectors, as a cross-encoder cannot.
+        """
+        return self._scorer.precompute(texts_of(documents), progress=progress)
+
+    def fidelity(
+        self,
+        queries: Sequence[str],
+        documents_per_query: Sequence[Sequence[DocumentLike]],
+        relevances: Sequence[Sequence[float]] | None = None,
+    ) -> Fidelity:
+        """Compare this model, e.g. in int8, with itself in float32.
+
+        Args:
+            queries: As for :meth:`rank_many`; a few hundred documents in all tell enough.
+            documents_per_query: Likewise.
+            relevances: How relevant each document is, where that is known.
+
+        Raises:
+            ConfigurationError: If the model does not run here, so that there is no float32 of it.
+        """
+        with Reranker(self._scorer.exact(), instruction=self._instruction) as exact:
+            best = exact.rank_many(queries, documents_per_query)
+        own = Reranker(self._scorer, instruction=self._instruction)
+        return compare(own.rank_many(queries, documents_per_query), best, relevances)
+
     def check(
         self,
         *,
@@ -276,125 +321,29 @@ class Reranker:
         *,
         many: bool,
     ) -> Generator[list[ScoreRequest], list[Outcome], list[Ranking]]:
-        """The one body of the four methods above: ask for outcomes once, then make the rankings."""
+        """The one body of the four methods above: check what was given, then run the pipeline."""
         started = time.perf_counter()
         selection, instruction = self._resolved(top_n, threshold, instruction)
         jobs = make_jobs(queries, documents_per_query, instruction, many=many)
-        asked = [job for job in jobs if job.documents]
-        outcomes: list[Outcome] = []
-        if asked:
-            try:
-                outcomes = yield [job.request for job in asked]
-            except Exception as error:  # judged per job below
-                outcomes = [error] * len(asked)
-            if not isinstance(outcomes, Sequence) or len(outcomes) != len(asked):
-                answer = len(outcomes) if isinstance(outcomes, Sequence) else type(outcomes).__name__
-                problem = f"{self._model} answered {answer} for {len(asked)} requests; its score_many() is wrong."
-                outcomes = [InvalidScoresError(problem)] * len(asked)
-        answered = iter(outcomes)
-        rankings = [
-            self._ranking(job, next(answered), selection)
-            if job.documents
-            else Ranking(job.query, (), self._model, self._kind())
-            for job in jobs
-        ]
+        rankings = yield from self._pipeline.rankings(jobs, selection)
         elapsed = time.perf_counter() - started
         return [replace(ranking, elapsed=elapsed) for ranking in rankings]
 
     def _resolved(
         self, top_n: int | Unset | None, threshold: float | Unset | None, instruction: str | Unset | None
-    ) -> tuple[_Selection, str | None]:
+    ) -> tuple[Selection, str | None]:
         """The options of one call, the reranker's own where the call gives none, checked."""
-        selection = _Selection(
+        selection = Selection(
             self._defaults.top_n if isinstance(top_n, Unset) else valid_top_n(top_n),
             self._defaults.threshold if isinstance(threshold, Unset) else valid_threshold(threshold),
         )
-        self._check_kind(selection.threshold)
+        self._pipeline.check_kind(selection.threshold)
         if isinstance(instruction, Unset):
             instruction = self._instruction
         if instruction is not None and not self._scorer.accepts_instruction:
             raise InvalidInputError(f"{self._model} takes no instruction; leave instruction=None.")
         return selection, instruction
 
-    def _kind(self) -> ScoreKind | None:
-        """What is reported, as far as it is known without an answer."""
-        return "probability" if self._score_mode == "probability" else self._scorer.score_kind
-
-    def _ranking(self, job: Job, outcome: Outcome, selection: _Selection) -> Ranking:
-        try:
-            if isinstance(outcome, Exception):
-                raise outcome
-            scores = check_scores(outcome, len(job.request.texts), self._model)
-            reported, kind = report(scores, self._score_mode, self._calibrator, model=self._model)
-        except UprankError as error:
-            if not isinstance(error, ScorerError) or self._on_error == "raise":
-                raise
-            return self._passthrough(job, error, selection)
-        except Exception as cause:
-            failure = ScorerError(f"{self._model} failed with {type(cause).__name__}: {cause}")
-            if self._on_error == "raise":
-                raise failure from cause
-            return self._passthrough(job, failure, selection)
-        if selection.threshold is not None and kind == "rank":
-            raise _threshold_on_ranks(self._model)
-        for note in scores.warnings:
-            logger.info("%s: %s", self._model, note)
-        raw = [scores.values[position] for position in job.positions]
-        order = sorted(range(len(raw)), key=lambda index: (-raw[index], index))
-        shown = ((index, reported[job.positions[index]]) for index in order)
-        kept = [pair for pair in shown if _passes(pair[1], selection.threshold, degraded=scores.degraded)]
-        hits = [RankedDocument(job.documents[index], index, rank, score) for rank, (index, score) in enumerate(kept)]
-        return Ranking(
-            job.query,
-            tuple(hits[: selection.top_n]),
-            self._model,
-            kind,
-            usage=replace(scores.usage, pairs=len(job.request.texts)),
-            degraded=scores.degraded,
-            warnings=scores.warnings,
-        )
-
-    def _passthrough(self, job: Job, error: ScorerError, selection: _Selection) -> Ranking:
-        """The original order without scores; the threshold does not apply to what has none."""
-        warning = f"Not reranked, original order kept: {error}"
-        logger.warning("%s", warning)
-        hits = (RankedDocument(document, index, index, None) for index, document in enumerate(job.documents))
-        return Ranking(
-            job.query,
-            tuple(hits)[: selection.top_n],
-            self._model,
-            self._kind(),
-            degraded=True,
-            warnings=(warning,),
-        )
-
-    def _check_kind(self, threshold: float | None) -> None:
-        """Refuse before the call what the scorer's declaration already rules out."""
-        kind = self._scorer.score_kind
-        undeclared = isinstance(self._scorer, CallableScorer) and not self._scorer.declared
-        if self._score_mode == "probability" and self._calibrator is None and undeclared:
-            raise ScoreKindError(
-                f'score="probability" needs to know what the numbers of {self._model} mean: pass '
-                'score_kind="logit" (a sigmoid is applied) or score_kind="probability" (it is not), or calibrator=.'
-            )
-        if self._score_mode == "probability" and self._calibrator is None and kind in ("cosine", "rank"):
-            raise no_probabilities(self._model, kind)
-        if threshold is not None and kind == "rank" and self._score_mode == "native":
-            raise _threshold_on_ranks(self._model)
-
 
 def _remake(model: Model, arguments: dict[str, object]) -> Reranker:
     return Reranker(model, **arguments)  # type: ignore[arg-type]  # the arguments of an earlier one
-
-
-def _passes(score: float | None, threshold: float | None, *, degraded: bool) -> bool:
-    """What has no score passes no threshold, but that of a degraded order, which would lose it for a failure."""
-    return threshold is None or (degraded if score is None else score >= threshold)
-
-
-def _threshold_on_ranks(model: str) -> ScoreKindError:
-    return ScoreKindError(
-        f"{model} gives scores of kind 'rank': only their order means something, so a threshold would cut at a "
-        'different relevance for each query. Use top_n, or score="probability" with calibrator=; of a language '
-        'model, scores=True or method="pointwise".'
-    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterable, Mapping, Sequence, Set, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set, Sized
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import SupportsFloat, get_args
@@ -14,7 +14,7 @@ from uprank.errors import InvalidInputError, InvalidScoresError
 from uprank.ranking import RankedDocument
 from uprank.scorers.base import ScoreKind, ScoreRequest, Scores
 
-__all__ = ["Job", "check_scores", "make_jobs", "valid_threshold", "valid_top_n"]
+__all__ = ["Job", "check_scores", "make_jobs", "texts_of", "valid_threshold", "valid_top_n"]
 
 
 _ROUNDING = 1e-6  # half and single precision may step out of [0, 1] by this much
@@ -57,17 +57,31 @@ def _job(query: str, documents: Iterable[DocumentLike | RankedDocument], instruc
         raise InvalidInputError(f"The text{of_query or ' of the query'} must be a string, got {type(query).__name__}.")
     if not query.strip():
         raise InvalidInputError(f"The text{of_query or ' of the query'} is empty; a query needs words to rank by.")
+    accepted = tuple(_documents(documents, of_query))
+    position_of: dict[str, int] = {}
+    positions = tuple(position_of.setdefault(scorable(document.text), len(position_of)) for document in accepted)
+    return Job(query, accepted, ScoreRequest(scorable(query), tuple(position_of), instruction), positions)
+
+
+def texts_of(documents: Iterable[DocumentLike | RankedDocument]) -> Iterator[str]:
+    """The texts of documents, one by one, as scorers read them.
+
+    Raises:
+        InvalidInputError: If ``documents`` is one document, or something else that is no list.
+        InvalidDocumentError: When a document is reached that is none.
+    """
+    return (scorable(document.text) for document in _documents(documents, ""))
+
+
+def _documents(documents: Iterable[DocumentLike | RankedDocument], of_query: str) -> Iterator[Document]:
     # Not a set either: an index into one means nothing. A data frame iterates over its columns' names.
     one = isinstance(documents, (str, bytes, Mapping, set, frozenset, Document)) or hasattr(documents, "columns")
     if one or not isinstance(documents, Iterable):
         raise InvalidInputError(f"The documents{of_query} must be a list, got one {type(documents).__name__}.")
-    accepted = tuple(
+    return (
         value.document if isinstance(value, RankedDocument) else as_document(value, f"Document {index}{of_query}")
         for index, value in enumerate(documents)
     )
-    position_of: dict[str, int] = {}
-    positions = tuple(position_of.setdefault(scorable(document.text), len(position_of)) for document in accepted)
-    return Job(query, accepted, ScoreRequest(scorable(query), tuple(position_of), instruction), positions)
 
 
 def check_scores(scores: Scores, expected: int, model: str) -> Scores:

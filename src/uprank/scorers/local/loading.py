@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, TypeVar, get_args
 
 from uprank.errors import ConfigurationError
+from uprank.extras import installed
 
 if TYPE_CHECKING:
     import torch
@@ -24,13 +25,19 @@ __all__ = [
     "pick_dtype",
     "position_limit",
     "smallest_limit",
+    "valid_device",
+    "valid_devices",
     "valid_dtype",
     "valid_long_query",
     "valid_max_length",
 ]
 
-DType: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]
-"""The type of a model's weights; ``"auto"`` is float32 on a CPU, elsewhere the checkpoint's own."""
+DType: TypeAlias = Literal["auto", "float32", "bfloat16", "float16", "int8"]
+"""What a model computes in; ``"auto"`` is half precision where the device computes that natively, else float32.
+
+Natively: CUDA and MPS as torch tells (the checkpoint's own type on MPS), and a CPU that knows bfloat16
+through OpenVINO. ``"int8"`` is for ONNX Runtime and OpenVINO. Logits and vectors are float32 in any case.
+"""
 
 LongQuery: TypeAlias = Literal["error", "truncate"]
 """What becomes of a query that does not fit the model's window."""
@@ -130,6 +137,22 @@ def valid_device(device: str | None) -> str | None:
     raise ConfigurationError(f'device must be such as "cpu", "cuda", "cuda:1" or "mps"; got {device!r}.')
 
 
+def valid_devices(device: str | Sequence[str] | None) -> tuple[str, ...] | None:
+    """Return one or several devices of one kind as a tuple, or ``None``.
+
+    Raises:
+        ConfigurationError: If there is none, one is not written as torch writes them, or their kinds differ.
+    """
+    if device is None:
+        return None
+    devices = (device,) if isinstance(device, str) else tuple(device)
+    for one in devices:
+        valid_device(one)
+    if len({one.partition(":")[0] for one in devices}) != 1:
+        raise ConfigurationError(f"device must be one or several of a kind, such as cuda:0 and cuda:1; got {device!r}.")
+    return devices
+
+
 def valid_dtype(dtype: DType) -> DType:
     """Return ``dtype`` if it is one; raise ``ConfigurationError`` if not."""
     if dtype not in get_args(DType):
@@ -168,13 +191,31 @@ def valid_max_length(max_length: int | None, *, positions: int | None = None, na
 
 def pick_device(device: str | None) -> str:
     """Return ``device``, or the best there is: CUDA, then Apple's MPS, then the CPU."""
-    import torch
-
     if device is not None:
         return device
+    if not _may_be_accelerated():
+        return "cpu"
+    import torch
+
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _may_be_accelerated() -> bool:
+    """Whether it is worth asking torch for an accelerator: importing it takes seconds."""
+    import ctypes
+    import sys
+
+    if not installed("torch"):
+        return False
+    if sys.platform == "darwin" or Path("/dev/kfd").exists():  # MPS; AMD's driver
+        return True
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def pick_dtype(dtype: DType, device: str) -> torch.dtype | Literal["auto"]:

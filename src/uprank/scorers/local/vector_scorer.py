@@ -1,201 +1,193 @@
-"""Scoring by vectors: every text is encoded on its own, then compared with the query's vectors.
+"""Scoring by vectors: every text is encoded on its own, then compared with the query's vectors by MaxSim.
 
-The comparison is MaxSim (Khattab and Zaharia, "ColBERT: Efficient and Effective Passage Search via
-Contextualized Late Interaction over BERT", 2020, arXiv 2004.12832), as the mean over the query's
-tokens instead of their sum: the same order for one query, and a cosine. With one vector a text, it
-is the cosine of two embeddings.
+Documents' vectors do not depend on the query, so they are kept: a document that was seen before
+costs no forward pass.
 """
 
 from __future__ import annotations
 
-import math
-import threading
+import gc
+import logging
+import sys
 from abc import abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Iterable, Sequence, Sized
+from concurrent.futures import Future
+from itertools import islice
 from typing import TYPE_CHECKING
 
-from uprank.errors import ModelLoadError, QueryTooLongError, UprankError
-from uprank.scorers.base import Outcome, ScoreRequest, Scores, Usage
-from uprank.scorers.local.batching import default_token_budget, release_memory, run_batches, valid_token_budget
+from uprank.errors import ConfigurationError, ModelLoadError, ScorerError, UprankError
+from uprank.scorers.base import Outcome, ScoreRequest
+from uprank.scorers.local.batching import release_memory, valid_token_budget
 from uprank.scorers.local.loading import LongQuery, valid_long_query
+from uprank.scorers.local.progress import Bar
 from uprank.scorers.local.worker import LocalScorer
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from uprank.scorers.local.encoders import AnyEncoder
+    from uprank.scorers.local.vectors.jobs import PrecomputeJob, VectorJob, VectorRunner
+    from uprank.scorers.local.vectors.options import StoreOptions
+    from uprank.scorers.local.vectors.store import VectorStore
 
-    from uprank.scorers.local.encoders import TextEncoder, TokenisedTexts, Vectors
+__all__ = ["VectorScorer"]
 
-__all__ = ["VectorScorer", "maxsim"]
+logger = logging.getLogger("uprank")
 
-
-def maxsim(query: Tensor, documents: Vectors) -> Tensor:
-    """The mean over a query's tokens of their greatest cosine with any scored token of a document.
-
-    A token that is not scored counts as -1, the least a cosine can be: it wins against no real
-    token, also where all real cosines are negative. So a document without any token gets -1.
-
-    Args:
-        query: Unit vectors of shape (tokens, dimensions).
-        documents: The vectors of some documents.
-
-    Returns:
-        One number in [-1, 1] a document; all -1 where the query has no token.
-    """
-    values, scored = documents
-    if 0 in (len(query), values.shape[1]):
-        return values.new_full((len(values),), -1.0)
-    similarity = (values @ query.T).masked_fill(~scored[..., None], -1.0)
-    return similarity.amax(dim=1).mean(dim=1).clamp(-1.0, 1.0)  # only rounding leaves that range
-
-
-@dataclass(slots=True)
-class _Task:
-    """One request while it is scored.
-
-    Args:
-        request: What was asked.
-        query_tokens: Tokens read of its query.
-        warnings: What the caller should know.
-        values: Its scores; NaN where still missing.
-    """
-
-    request: ScoreRequest
-    query_tokens: int
-    warnings: list[str]
-    values: list[float] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.values = [math.nan] * len(self.request.texts)
+_GROUP = 1_024  # texts that are precomputed as one call
+_GROUPS_AHEAD = 1
+_ENCODING = 1  # to be raised whenever the vectors of the same model and text change
 
 
 class VectorScorer(LocalScorer):
     """Base of the scorers that encode query and documents apart.
 
-    Texts of all requests of a call are sorted by length and batched together, a text that several
-    requests share once. Only the queries' vectors are kept, never the documents', so memory does
-    not grow with their number.
+    Texts of all requests of a call are batched together by length, a text that several requests share
+    once. Documents' vectors are kept as the store's options say; what is kept is not read again, and
+    not counted in ``usage.tokens``. Scores do not depend on what was kept before: vectors are rounded
+    to the store's precision before they are first compared.
 
     Args:
         name: Shown in rankings and errors.
+        store: What is kept, and where.
         token_budget: The most tokens in one batch, padding counted.
+        max_wait_ms: As for :class:`~uprank.scorers.local.worker.LocalScorer`.
+        max_queue: As there.
         long_query: What to do with a query longer than the window.
         progress: Show a tqdm bar over the texts of a call.
     """
 
     score_kind = "cosine"
-    _loaded_parts = ("_encoder",)
+    _loaded_parts = ("_runner",)
 
-    def __init__(self, name: str, *, token_budget: int | None, long_query: LongQuery, progress: bool) -> None:
-        super().__init__(name)
+    def __init__(
+        self,
+        name: str,
+        *,
+        store: StoreOptions,
+        token_budget: int | None,
+        max_wait_ms: float | None,
+        max_queue: int,
+        long_query: LongQuery,
+        progress: bool,
+    ) -> None:
+        super().__init__(name, max_wait_ms=max_wait_ms, max_queue=max_queue)
+        self._store = store
         self._token_budget = valid_token_budget(token_budget)
         self._long_query: LongQuery = valid_long_query(long_query)
         self._progress = progress
-        self._encoder: TextEncoder | None = None
+        self._runner: VectorRunner | None = None
+        self._vectors: VectorStore | None = None
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**super().__getstate__(), "_vectors": None}
+
+    def precompute(self, texts: Iterable[str], *, progress: bool = False) -> int:
+        """Encode documents ahead and keep their vectors.
+
+        Args:
+            texts: As they will be given to be scored; read as they are needed.
+            progress: Show a tqdm bar.
+
+        Returns:
+            How many were not kept already.
+
+        Raises:
+            ConfigurationError: If nothing is kept (``store=False``), or the store is another model's.
+            ScorerError: If the model cannot be loaded or fails.
+        """
+        if not self._store.keeps:
+            raise ConfigurationError(
+                f"{self.name} is set up to keep no vectors: leave store=True and store_memory above 0, or give a "
+                "folder."
+            )
+        bar = Bar(len(texts) if isinstance(texts, Sized) else 0, self.name, "text", shown=progress)
+        running: deque[tuple[list[PrecomputeJob], Future[list[Outcome]]]] = deque()
+        added = 0
+        source = iter(texts)
+        try:
+            while (group := list(islice(source, _GROUP))) or running:
+                if group:
+                    running.append(self._submit_precompute(group, bar))
+                if not group or len(running) > _GROUPS_AHEAD:
+                    made, future = running.popleft()
+                    self._finished(future)
+                    added += made[0].added
+        finally:
+            for _, future in running:
+                future.cancel()
+            bar.close()
+        kept = added if self._vectors is None else len(self._vectors)
+        if kept < added:
+            logger.warning(
+                "%s keeps no more than %d of the %d documents precomputed: raise store_memory, or give a folder",
+                self.name,
+                kept,
+                added,
+            )
+        return added
+
+    def _finished(self, future: Future[list[Outcome]]) -> None:
+        try:
+            future.result()
+        except UprankError:
+            raise
+        except Exception as error:
+            raise ScorerError(f"{self.name} failed with {type(error).__name__}: {error}") from error
+
+    def _submit_precompute(self, texts: Sequence[str], bar: Bar) -> tuple[list[PrecomputeJob], Future[list[Outcome]]]:
+        from uprank.scorers.local.vectors.jobs import PrecomputeJob
+
+        made: list[PrecomputeJob] = []
+
+        def make() -> PrecomputeJob:
+            made.append(PrecomputeJob(self._loaded(), texts, bar))
+            return made[0]
+
+        return made, self._scheduler.submit(make)
 
     @abstractmethod
-    def _load(self) -> TextEncoder:
+    def _load(self) -> AnyEncoder:
         """Load the model."""
 
-    def _loaded(self) -> TextEncoder:
-        if self._encoder is None:
-            try:
-                self._encoder = self._load()
-            except UprankError:
-                raise
-            except Exception as error:
-                raise ModelLoadError(f"{self.name} could not be loaded: {error}") from error
-        return self._encoder
+    @abstractmethod
+    def _digest(self) -> str:
+        """What tells the model from all others: for the store on disk."""
+
+    def _load_runner(self) -> VectorRunner:
+        from uprank.scorers.local.vectors.jobs import VectorRunner
+        from uprank.scorers.local.vectors.store import open_store
+
+        try:
+            encoder = self._load()
+            if self._vectors is None:  # a forked process loads the model anew, and keeps what was stored
+                self._vectors = open_store(
+                    self._store,
+                    lambda: {
+                        "model": self._digest(),
+                        "window": encoder.document_window,
+                        "precision": encoder.precision,
+                        "encoding": _ENCODING,
+                    },
+                    name=self.name,
+                )
+        except UprankError:
+            raise
+        except Exception as error:
+            raise ModelLoadError(f"{self.name} could not be loaded: {error}") from error
+        self._runner = VectorRunner(encoder, self._vectors, self._token_budget)
+        return self._runner
+
+    def _loaded(self) -> VectorRunner:
+        assert self._runner is not None  # noqa: S101 - jobs are made once it is loaded
+        return self._runner
+
+    def _job(self, requests: Sequence[ScoreRequest]) -> VectorJob:
+        from uprank.scorers.local.vectors.jobs import VectorJob
+
+        return VectorJob(self._loaded(), requests, long_query=self._long_query, name=self.name, progress=self._progress)
 
     def _unload(self) -> None:
-        self._encoder = None
-        release_memory()
-
-    def _score_batch(self, requests: Sequence[ScoreRequest], abandoned: threading.Event) -> list[Outcome]:
-        encoder = self._loaded()
-        admitted = [self._admit(encoder, request) for request in requests]
-        tasks = [task for task in admitted if isinstance(task, _Task)]
-        texts = list(dict.fromkeys(text for task in tasks for text in task.request.texts))
-        documents = encoder.documents(texts)
-        self._score_all(encoder, tasks, texts, documents, abandoned)
-        length_of = dict(zip(texts, documents.lengths, strict=True))
-        return [
-            self._scores(encoder, task, [length_of[text] for text in task.request.texts])
-            if isinstance(task, _Task)
-            else task
-            for task in admitted
-        ]
-
-    def _admit(self, encoder: TextEncoder, request: ScoreRequest) -> _Task | QueryTooLongError:
-        """Take a request on, unless its query is too long; the others are then scored all the same."""
-        length, window = encoder.query_length(request.query), encoder.query_window
-        if window is None or length <= window:
-            return _Task(request, length, [])
-        problem = f"The query has {length} tokens, more than the {window} that {self.name} reads of one"
-        if self._long_query == "truncate":
-            return _Task(request, window, [f"{problem}; it was cut to {window}."])
-        return QueryTooLongError(f'{problem}. Shorten it, or pass long_query="truncate".')
-
-    def _score_all(
-        self,
-        encoder: TextEncoder,
-        tasks: list[_Task],
-        texts: list[str],
-        documents: TokenisedTexts,
-        abandoned: threading.Event,
-    ) -> None:
-        """Fill in the values of all tasks, batch by batch."""
-        import torch
-        from tqdm.auto import tqdm
-
-        budget = self._token_budget or default_token_budget(encoder.device_type)
-        query_vectors = self._query_vectors(encoder, [task.request.query for task in tasks], budget)
-        wanted: dict[str, list[tuple[int, int]]] = {text: [] for text in texts}
-        for number, task in enumerate(tasks):
-            if not len(query_vectors[task.request.query]):
-                task.warnings.append(f"{self.name} finds no token to score in the query; all documents score -1.")
-            for position, text in enumerate(task.request.texts):
-                wanted[text].append((number, position))
-
-        def forward(batch: list[int]) -> None:
-            vectors = documents.encode(batch)
-            rows: dict[int, list[int]] = {}
-            positions: dict[int, list[int]] = {}
-            for row, index in enumerate(batch):
-                for number, position in wanted[texts[index]]:
-                    rows.setdefault(number, []).append(row)
-                    positions.setdefault(number, []).append(position)
-            everything = list(range(len(batch)))
-            with torch.inference_mode():
-                for number, chosen in rows.items():
-                    own = vectors if chosen == everything else vectors.choose(chosen)
-                    scores = maxsim(query_vectors[tasks[number].request.query], own)
-                    for position, score in zip(positions[number], scores.tolist(), strict=True):
-                        tasks[number].values[position] = score
-
-        with tqdm(total=len(texts), desc=self.name, unit="text", disable=not self._progress) as bar:
-            for batch, _ in run_batches(documents.lengths, budget, forward, name=self.name, abandoned=abandoned):
-                bar.update(len(batch))
-
-    def _query_vectors(self, encoder: TextEncoder, queries: list[str], budget: int) -> dict[str, Tensor]:
-        queries = list(dict.fromkeys(queries))
-        tokenised = encoder.queries(queries)
-        vectors: dict[str, Tensor] = {}
-        for batch, (values, scored) in run_batches(tokenised.lengths, budget, tokenised.encode, name=self.name):
-            for row, index in enumerate(batch):
-                vectors[queries[index]] = values[row][scored[row]]
-        return vectors
-
-    def _scores(self, encoder: TextEncoder, task: _Task, lengths: list[int]) -> Scores:
-        window = encoder.document_window
-        full = 0 if window is None else sum(length >= window for length in lengths)
-        if full:
-            task.warnings.append(
-                f"{full} of {len(lengths)} documents reach the window of {window} tokens; text beyond it was not read."
-            )
-        return Scores(
-            values=task.values,
-            kind="cosine",
-            usage=Usage(tokens=task.query_tokens + sum(lengths)),
-            warnings=tuple(task.warnings),
-        )
+        self._runner = self._vectors = None
+        gc.collect()
+        if "torch" in sys.modules:
+            release_memory()

@@ -1,115 +1,96 @@
-"""One thread per local model.
-
-Tokenizers and models are not safe to share between threads, and frameworks call from many. So each
-local scorer owns one worker thread: every call queues to it, whatever thread or task it comes from,
-and the model is loaded there, once, on the first call.
-"""
+"""Base of the scorers that run a model in this process."""
 
 from __future__ import annotations
 
 import os
-import threading
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import ClassVar, TypeVar
-from weakref import WeakSet
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, contextmanager
+from typing import ClassVar
+from weakref import ref
 
 from uprank.scorers.base import Outcome, Scorer, ScoreRequest, Scores
+from uprank.scorers.local.lanes import AnyRunner
+from uprank.scorers.local.scheduler import MAX_QUEUE, Scheduler
+from uprank.scorers.local.tasks import AnyJob, Failed, MakeJob
 
-__all__ = ["LocalScorer", "Worker"]
-
-Result = TypeVar("Result")
-
-
-class Worker:
-    """A queue with one thread, started on first use, and again after a fork or :meth:`close`.
-
-    Args:
-        name: The thread's name.
-    """
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._forked = False
-        self._reset()
-        _workers.add(self)
-
-    def _reset(self) -> None:
-        self._lock = threading.Lock()
-        self._executor: ThreadPoolExecutor | None = None
-        self._closing: ThreadPoolExecutor | None = None
-
-    def __reduce__(self) -> tuple[type[Worker], tuple[str]]:
-        return type(self), (self._name,)  # a thread of its own wherever it arrives
-
-    def submit(self, job: Callable[[], Result]) -> Future[Result]:
-        """Queue ``job``; cancelling the future takes it off the queue if it has not begun."""
-        with self._lock:
-            if self._executor is None:
-                self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=self._name)
-                if self._closing is not None:
-                    self._executor.submit(self._closing.shutdown)  # never two threads: the former ends first
-            return self._executor.submit(job)
-
-    def close(self, last: Callable[[], None] | None = None) -> None:
-        """Let the queued jobs finish, then ``last``, then end the thread. Nothing to do if none was started."""
-        with self._lock:
-            executor, self._executor = self._executor, None
-            if executor is not None:
-                done = None if last is None else executor.submit(last)
-                self._closing = executor
-        if executor is not None:
-            executor.shutdown(wait=True)
-            if done is not None:
-                done.result()
-        elif self._forked and last is not None:  # what the parent had loaded is here, its thread is not
-            last()
-
-
-_workers: WeakSet[Worker] = WeakSet()
-
-
-def _after_fork() -> None:
-    """Threads do not survive a fork, and another thread may have held the lock."""
-    for worker in _workers:
-        worker._reset()
-        worker._forked = True
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+__all__ = ["LocalScorer"]
 
 
 class LocalScorer(Scorer):
-    """Base of the scorers that hold a model: they score whole batches of requests on one thread."""
+    """Base of the scorers that hold a model. Calls from all threads and tasks share its batches.
+
+    Args:
+        name: Shown in rankings and errors, and the name of the threads.
+        max_wait_ms: As for :class:`~uprank.scorers.local.scheduler.Scheduler`.
+        max_queue: As there.
+
+    Raises:
+        ConfigurationError: If a number is out of range.
+    """
 
     _loaded_parts: ClassVar[tuple[str, ...]] = ()
-    """Attributes that hold the loaded model: ``None`` before loading, and in a pickle."""
+    """Attributes that hold what is loaded: ``None`` before loading, and in a pickle."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, max_wait_ms: float | None = None, max_queue: int = MAX_QUEUE) -> None:
         self.name = name
-        self._worker = Worker(f"uprank {name}")
+        self._max_wait_ms = max_wait_ms
+        self._max_queue = max_queue
+        self._process: int | None = None  # where it was loaded
+        self._scheduler = self._new_scheduler()
+
+    def _new_scheduler(self) -> Scheduler:
+        me = ref(self)  # the scheduler must not keep its owner alive
+
+        def load() -> AnyRunner:
+            scorer = _present(me())
+            scorer._forget_parent()
+            scorer._process = os.getpid()
+            return scorer._load_runner()
+
+        def unload() -> None:
+            scorer = me()
+            if scorer is not None:
+                scorer._forget_parent()
+                scorer._unload()
+
+        return Scheduler(self.name, load, unload, max_wait_ms=self._max_wait_ms, max_queue=self._max_queue)
+
+    def _forget_parent(self) -> None:
+        """In a forked child, let go of what the parent loaded, but do not free it: its threads were not forked."""
+        if self._process not in (None, os.getpid()):
+            _lost.append([self.__dict__.get(part) for part in self._loaded_parts])
+            self.__dict__.update(dict.fromkeys(self._loaded_parts))
+            self._process = None
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, **dict.fromkeys(self._loaded_parts)}  # loaded again where it arrives
+        state = {**self.__dict__, **dict.fromkeys(self._loaded_parts)}  # loaded again where it arrives
+        del state["_scheduler"]
+        state["_process"] = None
+        return state
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self._scheduler = self._new_scheduler()
 
     def __deepcopy__(self, memo: dict[int, object]) -> LocalScorer:
         return self  # one loaded model is enough, and may be shared
 
     @abstractmethod
-    def _score_batch(self, requests: Sequence[ScoreRequest], abandoned: threading.Event) -> list[Outcome]:
-        """Score the requests, one outcome each; load the model if need be. Runs on the worker's thread.
+    def _load_runner(self) -> AnyRunner:
+        """Load the model. Runs on the scheduler's thread, once until unloaded; what it raises, all callers get."""
+
+    @abstractmethod
+    def _job(self, requests: Sequence[ScoreRequest]) -> AnyJob:
+        """A job with one outcome for each request. Runs on the scheduler's thread, with the model loaded.
 
         Args:
             requests: At least one.
-            abandoned: Set when nobody waits for the answer any more: for :func:`run_batches`.
         """
 
-    @abstractmethod
     def _unload(self) -> None:
-        """Let go of the model. Runs on the worker's thread."""
+        """Let go of what loading left elsewhere than in the runner. Runs on the scheduler's thread."""
 
     def score(self, query: str, texts: Sequence[str], *, instruction: str | None = None) -> Scores:
         return _unwrap(self.score_many([ScoreRequest(query, texts, instruction)]))
@@ -118,42 +99,55 @@ class LocalScorer(Scorer):
         return _unwrap(await self.ascore_many([ScoreRequest(query, texts, instruction)]))
 
     def score_many(self, requests: Sequence[ScoreRequest]) -> list[Outcome]:
-        """Score all requests in one flattened batch on the worker's thread."""
-        with self._submitted(requests) as future:
+        """Score all requests as one call, in batches that it shares with other calls."""
+        with self._requested(requests) as future:
             return future.result()
 
     async def ascore_many(self, requests: Sequence[ScoreRequest]) -> list[Outcome]:
-        """As :meth:`score_many`; a call cancelled in the queue never runs, one that runs ends with its batch."""
+        """As :meth:`score_many`; of a cancelled call no more is run than the batches that run already."""
         import asyncio
 
-        with self._submitted(requests) as future:
+        with self._requested(requests) as future:
             return await asyncio.wrap_future(future)
 
+    def _requested(self, requests: Sequence[ScoreRequest]) -> AbstractContextManager[Future[list[Outcome]]]:
+        def failed(error: Exception) -> list[Outcome]:
+            return [error] * len(requests)  # as values: asyncio cannot carry every error out of a thread
+
+        return self._submitted(lambda: self._job(requests), failed)
+
     @contextmanager
-    def _submitted(self, requests: Sequence[ScoreRequest]) -> Iterator[Future[list[Outcome]]]:
-        abandoned = threading.Event()
-        future = self._worker.submit(lambda: self._outcomes(requests, abandoned))
+    def _submitted(self, make: MakeJob, failed: Failed | None = None) -> Iterator[Future[list[Outcome]]]:
+        """Run a job while the block lasts; cancelled where the block is left by an error.
+
+        Args:
+            make: Makes the job, on the scheduler's thread, with the model loaded.
+            failed: Makes outcomes of an error; by default the future raises it.
+        """
+        future = self._scheduler.submit(make, failed)
         try:
             yield future
-        except BaseException:  # cancelled, or interrupted: the others in the queue need not wait for this
+        except BaseException:  # cancelled, or interrupted: others need not wait for this
             future.cancel()
-            abandoned.set()
             raise
 
-    def _outcomes(self, requests: Sequence[ScoreRequest], abandoned: threading.Event) -> list[Outcome]:
-        try:
-            return self._score_batch(requests, abandoned)
-        except Exception as error:  # as a value: asyncio cannot carry every error out of a thread
-            return [error] * len(requests)
-
     def close(self) -> None:
-        """Free the model and end its thread, after the calls that are queued."""
-        self._worker.close(self._unload)
+        """Free the model and end its threads, after the calls that are queued."""
+        self._scheduler.close()
 
     async def aclose(self) -> None:
         import asyncio
 
         await asyncio.to_thread(self.close)
+
+
+_lost: list[object] = []  # what parent processes had loaded
+
+
+def _present(scorer: LocalScorer | None) -> LocalScorer:
+    if scorer is None:
+        raise ReferenceError("the scorer is gone, and nobody waits for its scores")
+    return scorer
 
 
 def _unwrap(outcomes: list[Outcome]) -> Scores:

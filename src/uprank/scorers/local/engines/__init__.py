@@ -1,0 +1,1 @@
+"""What computes a local model: torch, ONNX Runtime or OpenVINO, behind one interface."""

@@ -1,0 +1,1 @@
+"""ONNX graphs of known encoders, built from ``config.json`` and the weights: no torch, no tracing."""

@@ -1,0 +1,85 @@
+"""A call on a local model, as its caller sees it and as it is worked on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from typing import Any, TypeAlias
+
+from uprank.scorers.base import Outcome
+from uprank.scorers.local.jobs import Job
+from uprank.scorers.local.pool import Share
+
+__all__ = ["AnyJob", "Call", "Failed", "MakeJob", "Task"]
+
+AnyJob: TypeAlias = Job[Any, Any]  # what rows and outputs are is between a job and its runner
+MakeJob: TypeAlias = Callable[[], AnyJob]
+Failed: TypeAlias = Callable[[Exception], list[Outcome]]
+
+
+class Call(Future[list[Outcome]]):
+    """A job's future. It can be cancelled at any time before the answer, also while its rows run.
+
+    Args:
+        withdraw: Told when the call is cancelled. It must take no lock: a finaliser may be what cancels.
+    """
+
+    def __init__(self, withdraw: Callable[[Call], None]) -> None:
+        super().__init__()
+        self._withdraw: Callable[[Call], None] | None = withdraw
+
+    def cancel(self) -> bool:
+        cancelled = super().cancel()
+        withdraw, self._withdraw = self._withdraw, None
+        if cancelled and withdraw is not None:
+            withdraw(self)
+        return cancelled
+
+    def settle(self, answer: list[Outcome] | BaseException) -> None:
+        """Give the answer, unless the call was cancelled."""
+        self._withdraw = None  # whoever keeps the answer keeps nothing else
+        with suppress(InvalidStateError):
+            if isinstance(answer, BaseException):
+                self.set_exception(answer)
+            else:
+                self.set_result(answer)
+
+
+class Task(Share):
+    """A job while it is worked on.
+
+    Args:
+        make: Makes the job.
+        call: Who waits for it.
+        failed: Makes outcomes of an error; without, the call raises it.
+
+    Attributes:
+        untaken: How many of its rows wait or run.
+        given: Whether it has given all its rows.
+        stalled: Whether it gives more only when those are taken.
+    """
+
+    def __init__(self, make: MakeJob, call: Call, failed: Failed | None) -> None:
+        super().__init__()
+        self.call = call
+        self._make = make
+        self._job: AnyJob | None = None
+        self._failed = failed
+        self.untaken = 0
+        self.given = False
+        self.stalled = False
+
+    @property
+    def job(self) -> AnyJob:
+        """What to run; first asked for on the scheduler's thread, with the model loaded."""
+        if self._job is None:
+            self._job = self._make()
+        return self._job
+
+    def fail(self, error: BaseException) -> None:
+        """Give the error as the answer."""
+        if self._failed is not None and isinstance(error, Exception):
+            self.call.settle(self._failed(error))
+        else:
+            self.call.settle(error)

@@ -1,0 +1,1 @@
+"""Vectors of documents: compared by MaxSim, kept in memory and on disk."""

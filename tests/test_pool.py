@@ -1,0 +1,229 @@
+"""How batches are formed of the rows that wait: who leads, who joins, how much padding there is."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scheduler_parts import padded
+from uprank.scorers.local.jobs import Row
+from uprank.scorers.local.pool import Batch, Pool, Share
+
+relaxed = settings(deadline=None, max_examples=60)
+mixes = st.lists(st.lists(st.tuples(st.integers(0, 60), st.sampled_from("ab")), min_size=1, max_size=25), max_size=6)
+
+
+class Caller(Share):
+    def __init__(self, name: str = "") -> None:
+        super().__init__()
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"<{self.name}>"
+
+
+def rows_of(lengths, group=None):
+    return [Row(length, (length, place), place, group) for place, length in enumerate(lengths)]
+
+
+def pool_of(**calls):
+    pool, callers = Pool(), {name: Caller(name) for name in calls}
+    for name, lengths in calls.items():
+        pool.add(callers[name], rows_of(lengths))
+    return pool, callers
+
+
+def drained(pool, budget):
+    batches = []
+    while pool:
+        batches.append(pool.take(budget, budget))
+    return batches
+
+
+def lengths(batch):
+    return [row.length for row in batch.rows]
+
+
+@relaxed
+@given(mixes, st.integers(1, 200), st.integers(1, 200))
+def test_every_row_is_in_one_batch_with_its_owner_and_within_the_budget(mix, budget, target):
+    pool, given_rows = Pool(), {}
+    for call in mix:
+        caller = Caller()
+        given_rows[caller] = [Row(length, place, place, group) for place, (length, group) in enumerate(call)]
+        pool.add(caller, given_rows[caller])
+    waiting = sum(len(call) for call in mix)
+    came = {caller: [] for caller in given_rows}
+    while pool:
+        assert len(pool) == waiting
+        batch = pool.take(budget, min(budget, target))
+        waiting -= len(batch.rows)
+        assert batch.rows
+        assert len({row.group for row in batch.rows}) == 1
+        assert batch.padded == padded(batch.rows)
+        assert batch.padded <= budget or len(batch.rows) == 1
+        for caller, places in batch.shares.items():
+            came[caller] += [batch.rows[place] for place in places]
+            assert batch.only(caller).rows == [batch.rows[place] for place in places]
+        assert sorted(place for places in batch.shares.values() for place in places) == list(range(len(batch.rows)))
+    assert waiting == pool.tokens == 0
+    for caller, rows in given_rows.items():
+        assert sorted(row.place for row in came[caller]) == [row.place for row in rows]
+        assert all(any(row is other for other in rows) for row in came[caller])
+        assert caller.tokens == 0
+        assert caller.served >= sum(row.length for row in rows)
+
+
+@relaxed
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=40), st.integers(64, 400))
+def test_the_rows_of_one_call_go_from_long_to_short_and_equal_ones_in_their_order(call, budget):
+    pool, _ = pool_of(a=call)
+    flat = [row for batch in drained(pool, budget) for row in batch.rows]
+    assert [row.place for row in flat] == sorted(range(len(call)), key=lambda place: (-call[place], place))
+
+
+@relaxed
+@given(st.lists(st.lists(st.integers(1, 60), min_size=1, max_size=25), min_size=1, max_size=6), st.integers(64, 400))
+def test_padding_is_bounded(calls, budget):
+    """At most 15 % of each row, and beyond that what a 32nd of a full batch costs."""
+    pool, _ = pool_of(**{str(number): call for number, call in enumerate(calls)})
+    for batch in drained(pool, budget):
+        like = int(0.85 * batch.longest)
+        assert sum(like - row.length for row in batch.rows if row.length < like) <= budget // 32
+
+
+def test_equal_rows_added_later_go_later():
+    pool, caller = Pool(), Caller()
+    pool.add(caller, [Row(5, "first", 0), Row(5, "second", 1)])
+    pool.add(caller, [Row(5, "third", 2), Row(9, "long", 3)])
+    assert [row.payload for row in pool.take(9, 9).rows] == ["long"]
+    assert [row.payload for row in pool.take(100, 100).rows] == ["first", "second", "third"]
+
+
+def test_the_rows_of_a_call_are_split_into_parts_of_the_target():
+    pool, _ = pool_of(a=[10] * 10)
+    assert len(pool.take(1_000, 50).rows) == 5
+    assert len(pool.take(1_000, 50).rows) == 5
+    pool, _ = pool_of(a=[30, 30, 30, 30, 10, 10])
+    assert lengths(pool.take(1_000, 70)) == [30, 30]
+
+
+def test_a_row_longer_than_the_budget_goes_alone():
+    pool, _ = pool_of(a=[500, 5, 5], b=[499])
+    assert lengths(pool.take(100, 100)) == [500]
+
+
+def test_rows_of_several_calls_share_a_batch_nearest_lengths_first():
+    pool, callers = pool_of(a=[50], b=[50, 48, 20], c=[49, 47, 46])
+    batch = pool.take(250, 250)
+    assert lengths(batch) == [50, 50, 49, 48, 47]
+    assert batch.shares == {callers["a"]: [0], callers["b"]: [1, 3], callers["c"]: [2, 4]}
+
+
+def test_a_little_longer_rows_fill_the_batch_up_much_longer_ones_do_not():
+    pool, callers = pool_of(a=[50, 50], b=[51, 52, 53, 90])
+    pool.add(callers["a"], [])
+    batch = pool.take(320, 320)  # whose spare padding is 10 tokens
+    assert set(batch.shares) == set(callers.values())
+    assert lengths(batch) == [50, 50, 51, 52, 53]
+
+
+def test_rows_of_different_groups_never_share_a_batch():
+    pool, first, second = Pool(), Caller(), Caller()
+    pool.add(first, rows_of([10, 10], "x"))
+    pool.add(second, rows_of([10, 10], "y"))
+    assert [{row.group for row in batch.rows} for batch in drained(pool, 1_000)] == [{"x"}, {"y"}]
+
+
+# --- fairness
+
+
+def test_the_caller_with_least_served_leads():
+    pool, callers = pool_of(a=[10] * 100)
+    pool.take(50, 50)
+    pool.add(callers["a"], [])
+    late = Caller("late")
+    pool.add(late, rows_of([10] * 3))
+    assert late in pool.take(50, 50).shares
+
+
+def test_a_small_call_is_answered_after_a_few_batches_whatever_waits():
+    pool, _ = pool_of(big=list(range(20, 60)) * 250)
+    for _ in range(50):
+        pool.take(400, 400)
+    small = Caller("small")
+    pool.add(small, rows_of([25, 31, 38, 44, 52, 57, 22, 28, 40, 50]))
+    batches = 0
+    while small.tokens:
+        pool.take(400, 400)
+        batches += 1
+    assert batches <= 8
+
+
+def test_a_small_call_of_like_rows_stays_together():
+    pool, _ = pool_of(big=[30] * 1_000)
+    pool.take(300, 300)
+    small = Caller("small")
+    pool.add(small, rows_of([28, 29, 30, 29, 28, 30, 30, 29]))
+    pool.take(300, 300)
+    assert len(pool.take(300, 300).shares.get(small, [])) == 8 or not small.tokens
+
+
+def test_small_calls_alone_are_mixed_for_the_least_padding():
+    pool, _ = pool_of(**{str(number): [20, 22, 24, 26, 28, 30] for number in range(10)})
+    batches = drained(pool, 300)
+    assert sum(batch.padded for batch in batches) <= 1.02 * 10 * (20 + 22 + 24 + 26 + 28 + 30)
+
+
+def test_two_large_calls_are_served_alike():
+    pool, callers = pool_of(a=[20] * 2_000, b=[20] * 500)
+    for _ in range(40):
+        pool.take(200, 200)
+    assert abs(callers["a"].served - callers["b"].served) <= 400
+
+
+def test_being_away_saves_up_nothing_and_coming_new_takes_nothing_off_others():
+    pool, callers = pool_of(a=[10] * 100)
+    idle = Caller("idle")
+    for _ in range(10):
+        pool.take(50, 50)
+    pool.add(idle, rows_of([10] * 100))
+    assert idle.served == callers["a"].served - 50  # the virtual time of who led last
+    served = []
+    for _ in range(10):
+        served += list(pool.take(50, 50).shares)
+    assert callers["a"] in served
+    assert idle in served
+
+
+# --- rows that come back, rows that leave
+
+
+def test_rows_put_back_wait_again_and_are_not_charged():
+    pool, callers = pool_of(a=[10, 20, 30], b=[30])
+    batch = pool.take(1_000, 1_000)
+    served = callers["b"].served
+    pool.put_back(batch, callers["b"])
+    assert callers["b"].served == served - 30
+    assert pool.tokens == 30 + callers["a"].tokens
+    assert {row.payload for again in drained(pool, 1_000) for row in again.rows} >= {(30, 0)}
+
+
+def test_a_dropped_caller_leaves_nothing_and_dropping_twice_is_nothing():
+    pool, callers = pool_of(a=[10, 20], b=[15])
+    pool.drop(callers["a"])
+    pool.drop(callers["a"])
+    assert pool.tokens == 15
+    assert [lengths(batch) for batch in drained(pool, 100)] == [[15]]
+    assert not pool
+
+
+@pytest.mark.parametrize("budget", [1, 7])
+def test_rows_without_tokens_count_as_one(budget):
+    pool, _ = pool_of(a=[0] * 20)
+    assert max(len(batch.rows) for batch in drained(pool, budget)) == budget
+
+
+def test_an_empty_batch_has_no_tokens():
+    assert Batch().padded == 0

@@ -1,0 +1,81 @@
+"""Any number of queries, a few groups in memory at a time."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from uprank import InvalidInputError, Reranker, ScorerError
+
+
+def lengths(query, texts):
+    return [float(len(text)) for text in texts]
+
+
+def test_rankings_come_in_order_and_queries_are_read_as_they_are_needed():
+    read = []
+
+    def queries():
+        for number in range(100):
+            read.append(number)
+            yield f"query {number}", ["x" * (number + 1), "y"]
+
+    rankings = Reranker(lengths).rank_stream(queries(), group=5)
+    assert read == []
+    for number, ranking in enumerate(rankings):
+        assert ranking.query == f"query {number}"
+        assert ranking[0].score == number + 1
+        assert len(read) <= number + 15  # the group handed out, and two under way
+    assert number == 99
+
+
+def test_no_queries_give_no_rankings():
+    assert list(Reranker(lengths).rank_stream([])) == []
+
+
+def test_the_next_group_is_scored_while_one_is_handed_out():
+    second = threading.Event()
+
+    def score(query, texts):
+        if query == "second":
+            second.set()
+        return lengths(query, texts)
+
+    stream = Reranker(score).rank_stream([("first", ["a"]), ("second", ["b"])], group=1)
+    assert next(stream).query == "first"
+    assert second.wait(10)
+
+
+def test_a_caller_who_stops_early_leaves_nothing_running():
+    asked = []
+
+    def score(query, texts):
+        asked.append(query)
+        return lengths(query, texts)
+
+    stream = Reranker(score).rank_stream(((f"q{n}", ["a"]) for n in range(1000)), group=1)
+    next(stream)
+    stream.close()
+    assert len(asked) <= 3
+
+
+def test_an_error_is_raised_at_its_group():
+    def score(query, texts):
+        if query == "bad":
+            raise ValueError("no")
+        return lengths(query, texts)
+
+    stream = Reranker(score).rank_stream([("good", ["a"]), ("bad", ["b"])], group=1)
+    assert next(stream).query == "good"
+    with pytest.raises(ScorerError, match="no"):
+        next(stream)
+
+
+def test_options_are_those_of_rank():
+    (ranking,) = Reranker(lengths).rank_stream([("q", ["a", "bb", "ccc"])], top_n=1, threshold=2)
+    assert [hit.document.text for hit in ranking] == ["ccc"]
+    with pytest.raises(InvalidInputError, match="top_n"):
+        Reranker(lengths).rank_stream([], top_n=0)
+    with pytest.raises(InvalidInputError, match="group"):
+        Reranker(lengths).rank_stream([], group=0)
