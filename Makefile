@@ -3,17 +3,19 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 INFINITY = .venv-infinity
+BENCH = .venv-bench
 # No model hub is needed or asked: tests build their models, the demo's model comes with its package. Torch's threads
 # should sleep while they wait, not spin: with busy cores that is several times faster.
 OFFLINE = HF_HUB_OFFLINE=1 OMP_WAIT_POLICY=PASSIVE
 
-.PHONY: help setup demo test coverage test-slow infinity providers strategies lint format clean
+.PHONY: help setup demo test coverage test-slow bench infinity providers strategies lint format clean
 
 help:
 	@echo "make demo       rerank the documentation of Python's standard library, offline"
 	@echo "make test       run the tests"
 	@echo "make coverage   run the tests and measure their branch coverage"
 	@echo "make test-slow  run the long tests too"
+	@echo "make bench      measure uprank and its peers in one run (half an hour) and write docs/performance.md"
 	@echo "make infinity   set up a real Infinity server, which the tests then use"
 	@echo "make providers  bring the table of services in docs/providers.md up to date"
 	@echo "make strategies bring the table of strategies in docs/llm.md up to date"
@@ -41,6 +43,15 @@ coverage: setup
 test-slow: setup
 	$(OFFLINE) $(BIN)/python -m pytest -m "slow or not slow"
 
+# Peers need other versions of transformers, so an environment of their own. Every library uses the threads it likes.
+bench: setup $(BENCH)/ready
+	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/speed.py --update $(BENCH_ARGS)
+
+$(BENCH)/ready: benchmarks/peers-requirements.txt
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip install --quiet --constraint benchmarks/peers-constraints.txt --requirement $<
+	@touch $@
+
 # The server's own versions of everything, so an environment of its own; its tests are skipped without it.
 infinity: $(INFINITY)/ready
 
@@ -65,4 +76,4 @@ format: setup
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(INFINITY) .coverage .mypy_cache .pytest_cache .ruff_cache dist
+	rm -rf $(VENV) $(INFINITY) $(BENCH) .coverage .mypy_cache .pytest_cache .ruff_cache dist

@@ -5,10 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import Future
+from typing import NoReturn
 
 from uprank.scorers import Scores
 from uprank.scorers.base import Outcome
 from uprank.scorers.local.jobs import Job, Row, Runner
+from uprank.scorers.local.scheduler import Scheduler
 
 
 def until(condition: Callable[[], object], *, seconds: float = 20) -> None:
@@ -90,7 +93,8 @@ class Squares(Runner[object, list[float]]):
         lanes: As for any runner.
         token_budget: Likewise.
         ahead: Likewise.
-        capacity: More tokens than that, padding counted, run out of memory.
+        padded: Likewise.
+        capacity: More tokens than that, padding counted where there is any, run out of memory.
         bad: Numbers that cannot be squared.
         gate: What each batch waits for.
     """
@@ -101,6 +105,7 @@ class Squares(Runner[object, list[float]]):
         lanes: int = 1,
         token_budget: int = 100,
         ahead: bool = False,
+        padded: bool = True,
         capacity: int = 10**9,
         bad: Sequence[int] = (),
         gate: threading.Event | None = None,
@@ -108,6 +113,7 @@ class Squares(Runner[object, list[float]]):
         self.lanes = lanes
         self.token_budget = token_budget
         self.ahead = ahead
+        self.padded = padded
         self.capacity = capacity
         self.bad = set(bad)
         self.gate = gate
@@ -130,8 +136,9 @@ class Squares(Runner[object, list[float]]):
                 assert self.gate.wait(20)
             self.before_run(rows, lane)
             assert len({row.group for row in rows}) == 1
-            if padded(rows) > self.capacity:
-                raise MemoryError(f"no room for {padded(rows)} tokens")
+            size = padded(rows) if self.padded else sum(row.length for row in rows)
+            if size > self.capacity:
+                raise MemoryError(f"no room for {size} tokens")
             if any(row.payload in self.bad for row in rows):
                 raise ValueError("a bad row")
             return [row.payload**2 for row in rows]
@@ -154,3 +161,37 @@ def padded(rows: Sequence[Row[object]]) -> int:
 def squares(job: Numbers) -> list[Outcome]:
     """What a job must come to."""
     return [Scores([(job.first + place) ** 2 for place in range(len(job.lengths))], "logit")]
+
+
+class Schedulers:
+    """Makes schedulers, and closes them in the end."""
+
+    def __init__(self) -> None:
+        self.made: list[Scheduler] = []
+
+    def __call__(self, runner: Squares, **options: float) -> Scheduler:
+        self.made.append(Scheduler("squares", lambda: runner, **options))
+        return self.made[-1]
+
+    def __enter__(self) -> Schedulers:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for scheduler in self.made:
+            scheduler.close()
+
+    def busy(self, **options: object) -> tuple[Squares, Scheduler, Future[list[Outcome]]]:
+        """A scheduler whose first batch, of a call of its own, waits for the gate."""
+        runner = Squares(gate=threading.Event(), **options)
+        scheduler = self(runner)
+        future = submit(scheduler, Numbers([10], first=1_000_000))
+        assert runner.entered.wait(20)
+        return runner, scheduler, future
+
+
+def submit(scheduler: Scheduler, job: Numbers) -> Future[list[Outcome]]:
+    return scheduler.submit(lambda: job)
+
+
+def throw(error: BaseException) -> NoReturn:
+    raise error

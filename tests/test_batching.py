@@ -1,12 +1,15 @@
 """Chunks, budgets, and what a lack of memory looks like."""
 
 import re
+import subprocess
+import sys
 from itertools import pairwise
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnxruntime.capi import onnxruntime_pybind11_state as onnx_errors
 
 from uprank import ConfigurationError
 from uprank.scorers.local.batching import (
@@ -57,11 +60,57 @@ def test_a_chunk_has_so_few_texts_that_other_calls_soon_have_their_turn():
             "[enforce fail at alloc_cpu.cpp:73] data. DefaultCPUAllocator: not enough memory: you tried"
         ),  # Windows
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        onnx_errors.Fail("[ONNXRuntimeError] : 1 : FAIL : Failed to allocate memory for requested buffer of size 8"),
+        onnx_errors.RuntimeException("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : ... node. std::bad_alloc"),
+        RuntimeError("Exception from src/inference/src/core.cpp:117:\nFailed to allocate 2013 bytes of memory"),
+        RuntimeError("Exception from src/core/src/runtime/allocator.cpp:79:\nbad allocation"),
     ],
     ids=lambda error: f"{type(error).__name__} {error}"[:60],
 )
 def test_a_lack_of_memory_is_told_on_every_device(error):
     assert is_out_of_memory(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        onnx_errors.InvalidArgument("[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : Got invalid dimensions for input"),
+        RuntimeError("Failed to allocate a port"),
+        ValueError("Failed to allocate 2013 bytes of memory"),
+    ],
+    ids=repr,
+)
+def test_any_other_error_is_none(error):
+    assert not is_out_of_memory(error)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
+def test_a_real_lack_of_memory_of_the_engines_is_told_and_smaller_batches_run_after_it(tiny_models):
+    program = f"""
+import resource
+from pathlib import Path
+import numpy as np
+from uprank.scorers.local.batching import is_out_of_memory
+from uprank.scorers.local.engines.base import Tokens
+from uprank.scorers.local.engines.exported import load_exported
+from uprank.scorers.local.files import ModelFiles
+
+files = ModelFiles.find({str(tiny_models["bert"])!r})
+row = Tokens(np.full(128, 7, np.int32))
+options = {{"precision": "float32", "output": "logits", "name": "tiny", "lanes": 1}}
+engines = [load_exported(files, engine=name, **options) for name in ("onnx", "openvino")]
+for engine in engines:
+    engine.run([row], 0)
+held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (held + 100_000_000,) * 2)
+for engine in engines:
+    try:
+        engine.run([row] * 4_000, 0)
+    except Exception as error:
+        print(engine.name, is_out_of_memory(error), len(engine.run([row] * 2, 0)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.splitlines() == ["onnx True 2", "openvino True 2"]
 
 
 def test_a_real_allocation_that_fails_is_told():

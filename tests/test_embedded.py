@@ -146,6 +146,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch):
     [
         {"max_length": 513},
         {"max_length": 7},
+        {"max_length": None},
         {"dtype": "int4"},
         {"engine": "torch", "dtype": "int8"},
         {"engine": "tensorrt"},

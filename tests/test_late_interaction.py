@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import json
 import math
 import shutil
 import subprocess
 import sys
+import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tqdm.auto import tqdm
 from transformers import AutoModel, AutoTokenizer
 
 from uprank import Reranker
@@ -25,7 +30,10 @@ from uprank.errors import (
     ScorerError,
 )
 from uprank.scorers import LateInteractionScorer, ScoreRequest, Scores
+from uprank.scorers.local.embedded import EmbeddedScorer
 from uprank.scorers.local.encoders import TorchModel
+from uprank.scorers.local.tokenizing import TokenisedText
+from uprank.scorers.local.vector_scorer import VectorScorer
 from uprank.scorers.local.vectors.encoded import Encoded
 
 QUERY = "what does the quick red fox see"
@@ -339,6 +347,65 @@ def test_missing_packages_are_named(folder: Path, monkeypatch: pytest.MonkeyPatc
         LateInteractionScorer(str(folder), engine="torch")
 
 
+@pytest.mark.parametrize("options", [{"engine": "onnx"}, {"engine": "openvino"}, {"dtype": "int8"}])
+def test_what_only_a_cpu_runs_is_run_there(folder: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, str]):
+    monkeypatch.setattr("uprank.scorers.local.loading.pick_device", lambda device: device or "cuda")
+    makers: tuple[Callable[..., VectorScorer], ...] = (partial(LateInteractionScorer, str(folder)), EmbeddedScorer)
+    for make in makers:
+        assert len(make(**options).score("fox", ["dog"]).values) == 1
+        with pytest.raises(ConfigurationError, match="not on 'cuda'"):
+            make(**options, device="cuda").score("fox", ["dog"])
+
+
+def test_a_model_with_code_of_its_own_is_not_exported(folder: Path, tmp_path: Path):
+    copy = shutil.copytree(folder, tmp_path / "model")
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"auto_map": {"AutoModel": "own.Model"}}))
+    with pytest.raises(ModelLoadError, match="Python code of its own"):
+        LateInteractionScorer(str(copy), engine="openvino").score("fox", ["dog"])
+
+
+def test_a_text_that_no_tokenizer_reads_fails_its_own_requests(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    scorer = LateInteractionScorer(str(folder))
+    expected = scorer.score("fox", TEXTS).values
+    tokenizer = scorer._loaded().encoder._tokenizer
+    texts = tokenizer.texts
+
+    def strict(given: Sequence[str], window: int | None) -> list[TokenisedText]:
+        if "unreadable" in given:
+            raise ValueError("no such character")
+        return texts(given, window)
+
+    monkeypatch.setattr(tokenizer, "texts", strict)
+    good, query, document = scorer.score_many(
+        [ScoreRequest("fox", TEXTS), ScoreRequest("unreadable", TEXTS), ScoreRequest("fox", ["new", "unreadable"])]
+    )
+    assert list(scored(good).values) == pytest.approx(list(expected), abs=1e-5)
+    assert [str(query), str(document)] == ["no such character"] * 2
+    with pytest.raises(ScorerError, match="no such character"):
+        scorer.precompute(["another", "unreadable"])
+
+
+def test_the_bar_of_a_call_that_fails_is_closed(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    scorer = LateInteractionScorer(str(folder), progress=True)
+    scorer.score("fox", ["dog"])
+    assert not tqdm._instances
+
+    def fail(rows: object, lane: int) -> Encoded:
+        raise ValueError("wrong shape")
+
+    monkeypatch.setattr(scorer._loaded(), "run", fail)
+    gc.disable()  # not left to the collector, which may come much later
+    try:
+        assert [str(outcome) for outcome in scorer.score_many([ScoreRequest("fox", ["whale"])])] == ["wrong shape"]
+        deadline = time.monotonic() + 2
+        while tqdm._instances and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not tqdm._instances
+    finally:
+        gc.enable()
+
+
 def test_a_failed_load_is_tried_again(folder: Path, tmp_path: Path):
     copy = shutil.copytree(folder, tmp_path / "model")
     weights = (copy / "model.safetensors").rename(tmp_path / "aside")
@@ -352,7 +419,7 @@ def test_a_failed_load_is_tried_again(folder: Path, tmp_path: Path):
 
 def test_importing_the_local_scorers_imports_no_model_library():
     modules = ("late_interaction", "embedded", "embedding", "bm25")
-    heavy = ("torch", "transformers", "sentence_transformers", "onnxruntime", "openvino", "bm25s")
+    heavy = ("torch", "transformers", "sentence_transformers", "onnxruntime", "openvino", "bm25s", "numpy")
     code = "; ".join(f"import uprank.scorers.local.{module}" for module in modules)
     code += f"; import sys; sys.exit(', '.join(m for m in {heavy} if m in sys.modules) or 0)"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

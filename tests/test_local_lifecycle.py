@@ -14,13 +14,14 @@ import threading
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from scheduler_parts import until
 from uprank import Reranker
-from uprank.scorers import CrossEncoderScorer
+from uprank.scorers import CrossEncoderScorer, EmbeddingScorer, LateInteractionScorer
 from uprank.scorers.local.jobs import Row, Runner
 
 QUERY = "red fox"
@@ -133,6 +134,19 @@ def test_a_pickle_holds_how_a_model_is_loaded_and_not_its_weights(folder: str):
     assert again.scorer.score(QUERY, MANY[:5]).values == pytest.approx(values, abs=1e-5)
     assert copy.deepcopy(scorer) is scorer
     again.close()
+    scorer.close()
+
+
+@pytest.mark.parametrize("kind", [CrossEncoderScorer, EmbeddingScorer, LateInteractionScorer])
+def test_a_pickle_holds_no_token(folder: str, kind: type[CrossEncoderScorer]):
+    scorer = kind(folder, device="cpu", token="hf_secret")
+    for _ in range(2):  # before it is loaded, and after
+        assert b"hf_secret" not in pickle.dumps(scorer)
+        assert b"hf_secret" not in pickle.dumps(Reranker(scorer))
+        again = pickle.loads(pickle.dumps(scorer))  # noqa: S301 - made here
+        assert again._checkpoint == replace(scorer._checkpoint, token=None)
+        scorer.score(QUERY, MANY[:2])
+    assert scorer._checkpoint.token == copy.copy(scorer)._checkpoint.token == "hf_secret"
     scorer.close()
 
 

@@ -61,8 +61,8 @@ def test_every_row_is_in_one_batch_with_its_owner_and_within_the_budget(mix, bud
         waiting -= len(batch.rows)
         assert batch.rows
         assert len({row.group for row in batch.rows}) == 1
-        assert batch.padded == padded(batch.rows)
-        assert batch.padded <= budget or len(batch.rows) == 1
+        assert batch.size == padded(batch.rows)
+        assert batch.size <= budget or len(batch.rows) == 1
         for caller, places in batch.shares.items():
             came[caller] += [batch.rows[place] for place in places]
             assert batch.only(caller).rows == [batch.rows[place] for place in places]
@@ -91,6 +91,34 @@ def test_padding_is_bounded(calls, budget):
     for batch in drained(pool, budget):
         like = int(0.85 * batch.longest)
         assert sum(like - row.length for row in batch.rows if row.length < like) <= budget // 32
+
+
+@relaxed
+@given(mixes, st.integers(1, 200))
+def test_without_padding_batches_are_full_whatever_the_lengths(mix, budget):
+    """Every batch but the last of a group: no row that waits would have had room in place of padding."""
+    pool, given_rows = Pool(), 0
+    pool.padded = False
+    for call in mix:
+        pool.add(Caller(), [Row(length, place, place) for place, (length, _) in enumerate(call)])
+        given_rows += len(call)
+    *full, last = drained(pool, budget) or [Batch()]
+    assert len(last.rows) + sum(len(batch.rows) for batch in full) == given_rows
+    longest = max((length for call in mix for length, _ in call), default=0)
+    for batch in [*full, last]:
+        assert batch.size == sum(max(1, row.length) for row in batch.rows)
+        assert batch.size <= budget or len(batch.rows) == 1
+        for share in batch.shares:
+            assert not batch.only(share).padded
+    for batch in full:
+        assert batch.size > budget - max(1, longest)
+
+
+def test_without_padding_rows_of_all_lengths_share_a_batch():
+    for padded_rows, expected in ((True, [[90, 88], [2], [10]]), (False, [[90, 88, 10, 2]])):
+        pool, _ = pool_of(a=[90, 10], b=[88, 2])
+        pool.padded = padded_rows
+        assert [lengths(batch) for batch in drained(pool, 200)] == expected
 
 
 def test_equal_rows_added_later_go_later():
@@ -173,7 +201,7 @@ def test_a_small_call_of_like_rows_stays_together():
 def test_small_calls_alone_are_mixed_for_the_least_padding():
     pool, _ = pool_of(**{str(number): [20, 22, 24, 26, 28, 30] for number in range(10)})
     batches = drained(pool, 300)
-    assert sum(batch.padded for batch in batches) <= 1.02 * 10 * (20 + 22 + 24 + 26 + 28 + 30)
+    assert sum(batch.size for batch in batches) <= 1.02 * 10 * (20 + 22 + 24 + 26 + 28 + 30)
 
 
 def test_two_large_calls_are_served_alike():
@@ -226,4 +254,4 @@ def test_rows_without_tokens_count_as_one(budget):
 
 
 def test_an_empty_batch_has_no_tokens():
-    assert Batch().padded == 0
+    assert Batch().size == 0

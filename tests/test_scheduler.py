@@ -1,57 +1,32 @@
-"""Many calls on one model: who shares batches, who waits for whom, and what one's failing means to the others."""
+"""Many calls on one model: who shares batches, who waits for whom, and how much waits."""
 
 from __future__ import annotations
 
-import gc
-import logging
 import threading
 import time
-import weakref
-from concurrent.futures import CancelledError, wait
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scheduler_parts import Numbers, Squares, padded, squares, until
+from scheduler_parts import Numbers, Schedulers, Squares, padded, squares, submit, until
 from uprank import ConfigurationError, ScorerError
 from uprank.errors import OverloadedError
 from uprank.scorers.local.scheduler import Scheduler
 
 
 @pytest.fixture
-def schedule():
-    """Makes schedulers that are closed in the end."""
-    made = []
-
-    def make(runner, **options):
-        made.append(Scheduler("squares", lambda: runner, **options))
-        return made[-1]
-
-    yield make
-    for scheduler in made:
-        scheduler.close()
-
-
-def submit(scheduler, job):
-    return scheduler.submit(lambda: job)
-
-
-def busy(schedule, **options):
-    """A scheduler whose first batch, of a call of its own, waits for the gate."""
-    runner = Squares(gate=threading.Event(), **options)
-    scheduler = schedule(runner)
-    first = Numbers([10], first=1_000_000)
-    future = submit(scheduler, first)
-    assert runner.entered.wait(20)
-    return runner, scheduler, future
+def schedule() -> Iterator[Schedulers]:
+    with Schedulers() as schedulers:
+        yield schedulers
 
 
 # --- batches
 
 
 def test_64_callers_share_batches(schedule):
-    runner, scheduler, first = busy(schedule)
+    runner, scheduler, first = schedule.busy()
     jobs = [Numbers([10] * 5, first=100 * number) for number in range(64)]
     futures = [submit(scheduler, job) for job in jobs]
     until(lambda: all(job.complete for job in jobs))
@@ -158,7 +133,7 @@ def test_a_small_call_does_not_wait_for_a_large_one(schedule):
 
 
 def test_rows_of_a_long_call_are_asked_for_as_they_are_needed(schedule):
-    runner, scheduler, _ = busy(schedule)
+    runner, scheduler, _ = schedule.busy()
     long = Numbers([100] * 5_000, chunk=50)  # 500,000 tokens
     future = submit(scheduler, long)
     until(lambda: long.given * 100 >= 65_536)
@@ -173,7 +148,7 @@ def test_rows_of_a_long_call_are_asked_for_as_they_are_needed(schedule):
 
 
 def test_what_waits_is_bounded_with_many_callers_too(schedule):
-    runner, scheduler, _ = busy(schedule, token_budget=4_000)
+    runner, scheduler, _ = schedule.busy(token_budget=4_000)
     jobs = [Numbers([100] * 100, chunk=10, first=1_000 * number) for number in range(200)]  # 2,000,000 tokens
     futures = [submit(scheduler, job) for job in jobs]
     until(lambda: sum(job.given for job in jobs) * 100 >= 2 * 65_536)
@@ -294,377 +269,6 @@ def test_little_that_waits_is_not_launched_ahead(schedule):
     assert submit(scheduler, job).result(20) == squares(job)
     assert later[0].result(20) == squares(small)
     assert runner.events == ["run 1", "part", "run 2", "part"]
-
-
-# --- out of memory
-
-
-@pytest.mark.parametrize("ahead", [False, True])
-@pytest.mark.parametrize("lanes", [1, 2])
-def test_running_out_of_memory_halves_the_batches_and_loses_nothing(schedule, caplog, lanes, ahead):
-    runner = Squares(lanes=lanes, token_budget=800, capacity=100, ahead=ahead)
-    scheduler = schedule(runner)
-    job = Numbers([10] * 200)
-    with caplog.at_level(logging.WARNING, logger="uprank"):
-        assert submit(scheduler, job).result(20) == squares(job)
-    budgets = [int(record.message.split()[-2]) for record in caplog.records]
-    assert caplog.records[0].message.startswith("squares ran out of memory; going on with batches of ")
-    assert 50 <= min(budgets) <= 100
-    assert runner.released == len(budgets) <= 4 * lanes
-    assert sum(len(batch) for batch in runner.batches if padded(batch) <= 100) == 200  # none is run twice
-
-
-def test_the_budget_recovers_for_later_calls(schedule):
-    runner = Squares(token_budget=400, capacity=100)
-    scheduler = schedule(runner)
-    submit(scheduler, Numbers([10] * 40)).result(20)
-    runner.capacity = 10**9
-    runner.batches.clear()
-    submit(scheduler, Numbers([10] * 40)).result(20)
-    assert [len(batch) for batch in runner.batches] == [40]
-
-
-def test_a_row_that_does_not_fit_alone_fails_its_call_only(schedule):
-    runner, scheduler, _ = busy(schedule, token_budget=100, capacity=60)
-    large, small = Numbers([10, 70, 10]), Numbers([10] * 20, first=50)
-    futures = [submit(scheduler, large), submit(scheduler, small)]
-    until(lambda: large.complete and small.complete)
-    runner.gate.set()
-    with pytest.raises(ScorerError, match=r"squares ran out of memory on a single input of 70 tokens.*max_length") as e:
-        futures[0].result(20)
-    assert isinstance(e.value.__cause__, MemoryError)
-    assert futures[1].result(20) == squares(small)
-
-
-def test_where_memory_is_short_nothing_is_launched_ahead(schedule):
-    """A row that fits only when the batch before it has been taken is no row that does not fit."""
-
-    class Crowded(Squares):
-        held = 0
-
-        def run(self, rows, lane):
-            if self.held + padded(rows) > 100:
-                raise MemoryError
-            self.held += padded(rows)
-            return super().run(rows, lane)
-
-        def part(self, output, positions):
-            self.held = 0
-            return super().part(output, positions)
-
-    runner, job = Crowded(ahead=True, token_budget=60), Numbers([60] * 10)
-    assert submit(schedule(runner), job).result(20) == squares(job)
-    assert runner.released == 1
-    assert len(runner.batches) == 10
-
-
-@pytest.mark.parametrize("method", ["run", "part", "take"])
-def test_what_a_failed_batch_held_is_let_go_before_the_next(schedule, method):
-    """A traceback keeps the tensors of the frames it passes; the next try must not have to fit beside them."""
-    held = []
-
-    class Activations:
-        pass
-
-    def hold(rows):
-        gc.collect()
-        assert [reference() for reference in held] == [None] * len(held)
-        activations = Activations()
-        held.append(weakref.ref(activations))
-        if len(rows) > 1:
-            raise MemoryError
-
-    class Output(list):
-        pass
-
-    class Holding(Squares):
-        def run(self, rows, lane):
-            if method == "run":
-                hold(rows)
-            output = Output(super().run(rows, lane))
-            outputs.append(weakref.ref(output))
-            return output
-
-        def part(self, output, positions):
-            if method == "part":
-                hold(positions)
-            return super().part(output, positions)
-
-        def release_memory(self):
-            assert [reference() for reference in held + outputs] == [None] * len(held + outputs)
-
-    outputs = []
-    job = Numbers([10] * 4)
-    if method == "take":
-        job.before_take = hold
-    assert submit(schedule(Holding(token_budget=100)), job).result(20) == squares(job)
-    assert len(held) == 2 + 4
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        RuntimeError("CUDA error: device-side assert triggered"),
-        RuntimeError("mat1 and mat2 shapes cannot be multiplied (2x3 and 4x5)"),
-        ValueError("out of memory"),  # only says so
-        KeyError("logits"),
-        KeyboardInterrupt(),
-    ],
-    ids=repr,
-)
-def test_d16_any_other_error_is_raised_as_it_is_and_not_retried(schedule, error):
-    """D16: every RuntimeError shrank the batch, down to nothing, and surfaced as something unrelated."""
-    runner = Squares(token_budget=100)
-    runner.before_run = lambda rows, lane: _raise(error)
-    with pytest.raises(type(error)) as caught:
-        submit(schedule(runner), Numbers([1, 2, 3])).result(20)
-    assert caught.value is error
-    assert len(runner.batches) == 1
-
-
-# --- errors
-
-
-def test_a_bad_row_fails_its_call_and_no_other(schedule):
-    runner, scheduler, _ = busy(schedule, bad=[103])
-    jobs = [Numbers([10] * 3, first=first) for first in (0, 100, 200)]
-    jobs[1] = Numbers([10] * 4, first=100)
-    futures = [submit(scheduler, job) for job in jobs]
-    until(lambda: all(job.complete for job in jobs))
-    runner.gate.set()
-    assert futures[0].result(20) == squares(jobs[0])
-    assert futures[2].result(20) == squares(jobs[2])
-    with pytest.raises(ValueError, match="a bad row"):
-        futures[1].result(20)
-    assert len(runner.batches) == 1 + 1 + 3  # together, then each alone
-
-
-@pytest.mark.parametrize("method", ["part", "take"])
-def test_an_output_that_cannot_be_taken_fails_its_call_and_no_other(schedule, method):
-    class Refusing(Squares):
-        def part(self, output, positions):
-            if method == "part" and any(output[position] == 101**2 for position in positions):
-                raise KeyError("part")
-            return super().part(output, positions)
-
-    runner = Refusing(gate=threading.Event())
-    scheduler = schedule(runner)
-    jobs = [Numbers([10] * 3, first=first) for first in (0, 100, 200)]
-    if method == "take":
-
-        def refuse(rows):
-            raise KeyError("take")
-
-        jobs[1].before_take = refuse
-    futures = [submit(scheduler, job) for job in jobs]
-    runner.gate.set()
-    assert futures[0].result(20) == squares(jobs[0])
-    assert futures[2].result(20) == squares(jobs[2])
-    with pytest.raises(KeyError, match=method):
-        futures[1].result(20)
-
-
-def test_a_failed_calls_waiting_rows_are_not_run(schedule):
-    runner, job = Squares(token_budget=20, bad=[0]), Numbers([10] * 1_000)
-    with pytest.raises(ValueError, match="a bad row"):
-        submit(schedule(runner), job).result(20)
-    assert len(runner.batches) == 1
-
-
-def _raise(error):
-    raise error
-
-
-@pytest.mark.parametrize("step", ["before_rows", "before_take", "before_outcomes"])
-@pytest.mark.parametrize("error", [OSError("disk"), SystemExit(3)], ids=repr)
-def test_an_error_of_a_job_is_its_callers(schedule, step, error):
-    scheduler, job = schedule(Squares()), Numbers([10] * 3)
-    setattr(job, step, lambda *_: _raise(error))
-    with pytest.raises(type(error)) as caught:
-        submit(scheduler, job).result(20)
-    assert caught.value is error
-    assert submit(scheduler, Numbers([10])).result(20) == squares(Numbers([10]))
-
-
-def test_an_error_can_be_an_outcome(schedule):
-    scheduler = schedule(Squares())
-    future = scheduler.submit(lambda: _raise(StopIteration("no job")), lambda error: [error, error])
-    first, second = future.result(20)
-    assert first is second
-    assert isinstance(first, StopIteration)
-
-
-def test_an_error_of_no_call_fails_those_at_work_and_the_lane_goes_on(schedule):
-    class Leaking(Squares):
-        def release_memory(self):
-            raise OSError("the driver is gone")
-
-    runner = Leaking(token_budget=100, capacity=50)
-    scheduler = schedule(runner)
-    with pytest.raises(OSError, match="driver"):
-        submit(scheduler, Numbers([10] * 10)).result(20)
-    runner.capacity = 1_000
-    assert submit(scheduler, Numbers([10] * 10)).result(20) == squares(Numbers([10] * 10))
-
-
-@pytest.mark.parametrize("refused", ["uprank squares 0", "uprank squares 1"])
-def test_where_no_thread_is_to_be_had_others_do_the_work_or_the_call_fails(schedule, monkeypatch, refused):
-    runner = Squares(lanes=2)
-    scheduler, job = schedule(runner), Numbers([10] * 40)
-    start = threading.Thread.start
-
-    def refuse(thread):
-        if thread.name == refused:
-            raise RuntimeError("can't start new thread")
-        start(thread)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(threading.Thread, "start", refuse)
-        future = submit(scheduler, job)
-        if refused.endswith("1"):
-            assert future.result(20) == squares(job)
-            assert not runner.threads[1]
-        else:
-            with pytest.raises(RuntimeError, match="can't start new thread"):
-                future.result(20)
-    again = Numbers([10] * 40)
-    assert submit(scheduler, again).result(20) == squares(again)
-
-
-# --- loading
-
-
-def test_a_model_that_cannot_be_loaded_fails_all_who_wait_and_is_tried_again():
-    loads, begun, go_on = [], threading.Event(), threading.Event()
-
-    def load():
-        loads.append(threading.current_thread().name)
-        begun.set()
-        assert go_on.wait(20)
-        if len(loads) == 1:
-            raise OSError("no such model")
-        return Squares()
-
-    scheduler = Scheduler("squares", load)
-    assert not loads
-    futures = [submit(scheduler, Numbers([10])) for _ in range(3)]
-    assert begun.wait(20)
-    go_on.set()
-    for future in futures:
-        with pytest.raises(OSError, match="no such model"):
-            future.result(20)
-    assert submit(scheduler, Numbers([10])).result(20) == squares(Numbers([10]))
-    assert submit(scheduler, Numbers([10])).result(20) == squares(Numbers([10]))
-    assert loads == ["uprank squares"] * 2
-    scheduler.close()
-
-
-# --- unloading
-
-
-def test_closing_answers_what_is_queued_then_unloads_and_ends_the_threads():
-    events = []
-    runner = Squares(gate=threading.Event(), lanes=2)
-    scheduler = Scheduler("squares", lambda: events.append("load") or runner, lambda: events.append("unload"))
-    scheduler.close()
-    assert not events
-    jobs = [Numbers([10] * 30, first=100 * number) for number in range(4)]
-    for number, job in enumerate(jobs):
-        job.before_outcomes = lambda number=number: events.append(number)
-    futures = [submit(scheduler, job) for job in jobs]
-    assert runner.entered.wait(20)
-    closings = [threading.Thread(target=scheduler.close) for _ in range(2)]
-    for closing in closings:
-        closing.start()
-    late = Numbers([10], first=7)
-    until(lambda: scheduler._session is None)
-    after = submit(scheduler, late)  # begins when the others have ended
-    time.sleep(0.02)
-    assert events == ["load"]
-    runner.gate.set()
-    for closing in closings:
-        closing.join(20)
-        assert not closing.is_alive()
-    assert [future.result(0) for future in futures] == [squares(job) for job in jobs]
-    assert after.result(20) == squares(late)
-    scheduler.close()
-    assert sorted(events[1:5]) == [0, 1, 2, 3]
-    assert events[5:] == ["unload", "load", "unload"]
-    assert not any(thread.is_alive() for threads in runner.threads.values() for thread in threads)
-
-
-def test_what_unloading_raises_reaches_who_closes():
-    scheduler = Scheduler("squares", Squares, lambda: _raise(OSError("the driver is gone")))
-    for _ in range(2):
-        assert submit(scheduler, Numbers([10])).result(20) == squares(Numbers([10]))
-        with pytest.raises(OSError, match="driver"):
-            scheduler.close()
-        scheduler.close()
-
-
-# --- cancelling
-
-
-def test_a_call_cancelled_before_its_turn_never_tokenises(schedule):
-    runner, scheduler, first = busy(schedule)
-    blocking, job = Numbers([10], first=50), Numbers([10] * 3)
-    here = threading.Event()
-    blocking.before_rows = lambda: here.wait(20)
-    busy_with = submit(scheduler, blocking)
-    assert blocking.asked.wait(20)
-    future = submit(scheduler, job)
-    assert future.cancel()
-    here.set()
-    runner.gate.set()
-    assert busy_with.result(20) == squares(blocking)
-    with pytest.raises(CancelledError):
-        future.result(0)
-    assert not job.asked.is_set()
-    assert first.result(20)
-
-
-def test_a_cancelled_calls_rows_leave_the_pool(schedule):
-    runner, scheduler, first = busy(schedule)
-    job, other = Numbers([10] * 50), Numbers([10] * 3, first=100)
-    future, later = submit(scheduler, job), submit(scheduler, other)
-    until(lambda: job.complete and other.complete)
-    assert future.cancel()
-    runner.gate.set()
-    assert first.result(20)
-    assert later.result(20) == squares(other)
-    assert not job.taken
-    assert all(row.payload >= 100 for batch in runner.batches[1:] for row in batch)
-
-
-def test_a_call_cancelled_while_it_runs_frees_the_caller_and_the_lane_goes_on(schedule):
-    runner = Squares(gate=threading.Event(), token_budget=20)
-    scheduler = schedule(runner)
-    job, other = Numbers([10] * 50), Numbers([10] * 3, first=100)
-    future = submit(scheduler, job)
-    assert runner.entered.wait(20)
-    assert future.cancel()
-    assert future.cancelled()
-    assert future.cancel()
-    assert wait([future], 20).done  # as other futures, it tells those who wait for several
-    later = submit(scheduler, other)
-    runner.gate.set()
-    assert later.result(20) == squares(other)
-    assert not job.taken
-    assert len(runner.batches) <= 1 + 2
-
-
-def test_an_answered_call_cannot_be_cancelled(schedule):
-    future = submit(schedule(Squares()), Numbers([10]))
-    future.result(20)
-    assert not future.cancel()
-
-
-def test_cancelling_everything_leaves_an_idle_scheduler(schedule):
-    runner, scheduler, first = busy(schedule)
-    futures = [submit(scheduler, Numbers([10] * 5, chunk=1)) for _ in range(20)]
-    assert all(future.cancel() for future in [*futures, first])
-    runner.gate.set()
-    assert submit(scheduler, Numbers([10])).result(20) == squares(Numbers([10]))
 
 
 # --- any mix

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,8 @@ from uprank import Reranker
 from uprank.errors import ConfigurationError, ScorerError
 from uprank.scorers import EmbeddingScorer, LateInteractionScorer, ScoreRequest, Scores
 from uprank.scorers.local.embedded import EmbeddedScorer
+from uprank.scorers.local.engines.exported import load_exported
+from uprank.scorers.local.files import ModelFiles
 from uprank.scorers.local.jobs import Row
 from uprank.scorers.local.vector_scorer import VectorScorer
 from uprank.scorers.local.vectors.encoded import DeviceVectors, Encoded
@@ -106,6 +109,14 @@ def test_documents_are_precomputed(folder: str, tmp_path: Path):
     reads = Reads(reopened)
     reopened.score(QUERY, [*texts, "whale", "river"])
     assert reads.documents == 1
+
+
+def test_a_text_given_twice_is_precomputed_once(folder: str, caplog: pytest.LogCaptureFixture):
+    scorer = LateInteractionScorer(folder)
+    reads = Reads(scorer)
+    texts = [f"fox {number}" for number in range(1_024)]  # a group, which runs while the next is looked up
+    assert scorer.precompute([*texts, *texts, "whale"]) == reads.documents == 1_025
+    assert not caplog.records
 
 
 def test_precomputing_where_nothing_is_kept_is_refused(folder: str):
@@ -242,9 +253,46 @@ def test_a_store_of_another_set_up_is_refused(tiny_models: dict[str, Path], tmp_
         Reranker(other, on_error="passthrough").rank(QUERY, TEXTS)
 
 
-def test_the_same_weights_in_another_folder_are_the_same_model(folder: str, tmp_path: Path):
-    import shutil
+def test_a_store_of_vectors_of_another_kind_is_refused(folder: str, tmp_path: Path):
+    EmbeddingScorer(folder, store=tmp_path).precompute(TEXTS)
+    with pytest.raises(ConfigurationError, match="vectors is 'text' there, 'tokens' here"):
+        LateInteractionScorer(folder, engine="torch", store=tmp_path).score(QUERY, TEXTS)
 
+
+def test_a_store_made_by_the_onnx_file_that_a_model_ships_is_of_that_file(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("UPRANK_CACHE", str(tmp_path / "cache"))
+    exported = load_exported(
+        ModelFiles.find(folder), engine="onnx", precision="float32", output="vectors", name="tiny"
+    )._path
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    shutil.copytree(exported.parent, copy / "onnx")
+    LateInteractionScorer(str(copy), engine="onnx", store=tmp_path / "weights").precompute(TEXTS)
+    made_by = json.loads((tmp_path / "weights" / "store.json").read_text())["made_by"]
+    assert made_by["precision"] == "float32"  # the weights were run
+    (copy / "model.safetensors").unlink()
+    LateInteractionScorer(str(copy), engine="onnx", store=tmp_path / "shipped").precompute(TEXTS)
+    same = LateInteractionScorer(str(copy), engine="openvino", dtype="float32", store=tmp_path / "shipped")
+    assert same.precompute(TEXTS) == 0
+    weights = next((copy / "onnx").glob("*.data"))
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(ConfigurationError, match="precision is 'float32 of the ONNX file sha256:"):
+        LateInteractionScorer(str(copy), engine="onnx", store=tmp_path / "shipped").precompute(TEXTS)
+
+
+@pytest.mark.parametrize(("vnni", "precision"), [(True, "int8 of onnx"), (False, "7-bit int8 of onnx")])
+def test_what_int8_means_here_is_told(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vnni: bool, precision: str
+):
+    monkeypatch.setattr("uprank.scorers.local.encoders.has_vnni", lambda: vnni)
+    LateInteractionScorer(folder, engine="onnx", dtype="int8", store=tmp_path).precompute(TEXTS)
+    assert json.loads((tmp_path / "store.json").read_text())["made_by"]["precision"] == precision
+
+
+def test_the_same_weights_in_another_folder_are_the_same_model(folder: str, tmp_path: Path):
     LateInteractionScorer(folder, store=tmp_path / "store").precompute(TEXTS)
     copy = shutil.copytree(folder, tmp_path / "copy")
     again = LateInteractionScorer(str(copy), store=tmp_path / "store")
@@ -274,6 +322,7 @@ def test_a_header_holds_neither_token_nor_text(folder: str, tmp_path: Path):
         "model",
         "window",
         "precision",
+        "vectors",
         "encoding",
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("sentence_transformers")
 
 from uprank.scorers.local.engines.base import Tokens  # noqa: E402
+from uprank.scorers.local.engines.cores import usable_cores  # noqa: E402
 from uprank.scorers.local.engines.torch import Logits, TorchPairRunner, best_half  # noqa: E402
 from uprank.scorers.local.engines.torch.compiled import Compiled  # noqa: E402
 
@@ -148,6 +150,34 @@ def test_replicas_run_on_lanes_of_their_own(tiny_models):
     other.start()
     other.join(30)
     assert later == [threads_before]
+
+
+def test_one_packed_model_runs_on_all_cores_of_a_cpu(tiny_models):
+    """A lane a core, each with its part of torch's threads, on the same weights; a padded model has but one lane."""
+    model = load(tiny_models["bert"])
+    rows = random_rows(model, (9, 30, 5, 30))
+    expected = own_logits(model, rows)
+    counts: list[tuple[int, int, int]] = []
+
+    def work(threads: int) -> None:
+        torch.set_num_threads(threads)
+        runner = TorchPairRunner([model])
+        for lane in range(runner.lanes):
+            np.testing.assert_allclose(runner.run(as_jobs_give_them(rows), lane).numpy(), expected, atol=1e-4)
+        counts.append((runner.lanes, torch.get_num_threads(), TorchPairRunner([model], packed=False).lanes))
+        assert runner.packed
+        assert not runner.padded
+
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 64):
+            with ThreadPoolExecutor(1) as own:
+                own.submit(work, threads).result(30)
+    finally:
+        torch.set_num_threads(before)
+    cores = usable_cores()
+    assert counts == [(1, 1, 1), (cores, 1 if cores > 1 else 64, 1)]
+    assert TorchPairRunner([load(tiny_models["causal"])]).padded
 
 
 def test_errors_surface_as_they_are(tiny_models):

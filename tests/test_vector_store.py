@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -247,6 +248,31 @@ for number in range(first, first + 40):
         with pytest.raises(ConfigurationError, match="24 dimensions"):
             theirs.put([key(2)], [document(2, dtype="float16", dimensions=8)])
         assert len(disk(tmp_path, window=8)) == 1
+
+    def test_a_store_removed_and_remade_is_another(self, tmp_path: Path):
+        def put(store: DiskStore, *numbers: int) -> None:
+            store.put([key(number) for number in numbers], [document(n, dtype="float16") for n in numbers])
+
+        ours, again = disk(tmp_path / "store"), disk(tmp_path / "store")
+        put(ours, 1)
+        assert again.get([key(1)]) != [None]
+        shutil.rmtree(tmp_path / "store")
+        assert ours.get([key(1)]) == [None]
+        put(disk(tmp_path / "store"), 2, 3)
+        put(again, 4)  # by the same model: it goes on
+        for store in (ours, again):
+            found = store.get([key(number) for number in range(1, 5)])
+            assert found[0] is None
+            assert all(same(known, document(n, dtype="float16")) for n, known in enumerate(found[1:], start=2))
+        shutil.rmtree(tmp_path / "store")
+        theirs = disk(tmp_path / "store", model="sha256:11")
+        put(theirs, 1, 2, 3, 4)
+        for _ in range(2):
+            with pytest.raises(ConfigurationError, match="model is 'sha256:11' there"):
+                put(ours, 5)
+            with pytest.raises(ConfigurationError, match="model is 'sha256:11' there"):
+                again.get([key(1)])
+        assert len(disk(tmp_path / "store", model="sha256:11")) == 4
 
     @pytest.mark.parametrize(
         ("content", "message"),

@@ -60,6 +60,8 @@ def compare(
     """
     if not any(rankings):
         raise InvalidInputError("There is no document to compare scores of.")
+    if relevances is not None and len(relevances) != len(rankings):
+        raise InvalidInputError(f"There are {len(rankings)} queries but {len(relevances)} lists of judgements.")
     taus, ndcgs, exact_ndcgs, differences = [], [], [], []
     for number, (ranking, best) in enumerate(zip(rankings, exact, strict=True)):
         if not ranking:

@@ -228,6 +228,8 @@ class Reranker:
         self.check(top_n=top_n, threshold=threshold, instruction=instruction)
 
         def rank(some: Sequence[Query]) -> list[Ranking]:
+            if not all(isinstance(one, Sequence) and not isinstance(one, str) and len(one) == 2 for one in some):
+                raise InvalidInputError("queries must be pairs of a query and its documents.")
             asked, documents = [query for query, _ in some], [documents for _, documents in some]
             return self.rank_many(asked, documents, top_n=top_n, threshold=threshold, instruction=instruction)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 
 from uprank.errors import ConfigurationError
@@ -21,8 +22,17 @@ _CHARACTERS_PER_TOKEN = 64  # far more than any language needs
 _CHUNK_TEXTS = min(512, max(64, 32 * (os.cpu_count() or 1)))  # some milliseconds of tokenising, on all cores
 _CHUNK_CHARACTERS = 1_000_000  # a tokenizer needs about a hundred bytes a token, also for what it cuts off
 
-# As CUDA and MPS say it, then cuBLAS, then the CPU's allocator (on Linux and on Windows).
-_MEMORY_PHRASES = ("out of memory", "cublas_status_alloc_failed", "can't allocate memory", "not enough memory")
+_MEMORY_PHRASES = (
+    "out of memory",  # CUDA and MPS
+    "cublas_status_alloc_failed",
+    "can't allocate memory",  # torch on a CPU, on Linux
+    "not enough memory",  # and on Windows
+    "failed to allocate memory",  # ONNX Runtime
+    "bad allocation",  # C++ as OpenVINO passes it on, on Windows
+    "bad_alloc",  # and elsewhere
+)
+_MEMORY_BYTES = re.compile(r"failed to allocate \d+ bytes")  # OpenVINO
+_ENGINE_ERRORS = "onnxruntime"  # the errors of this package are no RuntimeError, whatever they are called
 
 
 def chunks(texts: Sequence[str]) -> Iterator[list[str]]:
@@ -61,11 +71,13 @@ def beginnings(texts: Sequence[str], window: int | None, count: Callable[[str], 
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell a lack of memory from every other failure, on CUDA, MPS and the CPU."""
+    """Tell a lack of memory from every other failure: of torch on CUDA, MPS and the CPU, ONNX Runtime, OpenVINO."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
+    if not isinstance(error, RuntimeError) and type(error).__module__.partition(".")[0] != _ENGINE_ERRORS:
+        return False
     message = str(error).lower()
-    return isinstance(error, RuntimeError) and any(phrase in message for phrase in _MEMORY_PHRASES)
+    return any(phrase in message for phrase in _MEMORY_PHRASES) or _MEMORY_BYTES.search(message) is not None
 
 
 def default_token_budget(device_type: str) -> int:

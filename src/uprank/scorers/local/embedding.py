@@ -27,8 +27,8 @@ class EmbeddingScorer(VectorScorer):
     Args:
         model: A Hugging Face repository or a local folder.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``, …; by default the best there is.
-        dtype: Of the weights; ``"auto"`` is float32 on a CPU, else the checkpoint's own. Vectors are
-            compared in float32.
+        dtype: Of the weights; ``"auto"`` is float32 on a CPU, half precision on CUDA, else the checkpoint's own.
+            Vectors are compared in float32.
         max_length: The window in tokens; by default the model's own. Text beyond it is not read, and
             a warning says for how many documents.
         revision: A branch, tag or commit of the repository.

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from uprank.scorers.local.batching import beginnings, chunks, default_token_budget
 from uprank.scorers.local.engines.base import Engine, Tokens
+from uprank.scorers.local.engines.cores import has_vnni
 from uprank.scorers.local.tokenizing import TokenisedText
 from uprank.scorers.local.vectors.encoded import DeviceVectors, Encoded, HostVectors, normalised
 
@@ -53,6 +54,7 @@ class TextEncoder(ABC, Generic[Payload]):
     Attributes:
         device_type: ``"cpu"``, ``"cuda"``, …
         precision: What vectors depend on beside the weights, e.g. ``"float32"``.
+        vectors: What they are of: ``"tokens"``, ``"tokens, projected"`` or ``"text"``.
         query_window: The most tokens read of a query; ``None`` where there is no limit.
         document_window: Likewise of a document.
         alike: Whether queries and documents are encoded alike, and so may share a batch.
@@ -63,6 +65,7 @@ class TextEncoder(ABC, Generic[Payload]):
 
     device_type: str
     precision: str
+    vectors: str
     query_window: int | None
     document_window: int | None
     alike: bool = False
@@ -127,6 +130,7 @@ class TransformerTextEncoder(TextEncoder[TokenisedText]):
     """
 
     alike = True
+    vectors = "tokens"
 
     def __init__(self, tokenizer: Tokenizer, model: TokenModel, window: int | None) -> None:
         self._tokenizer = tokenizer
@@ -153,15 +157,21 @@ class EngineModel(TokenModel):
 
     Args:
         engine: With token vectors as its output.
+        shipped: The digest of the ONNX file that is run, where it came with the model.
     """
 
     device_type = "cpu"
     ahead = False
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, shipped: str | None = None) -> None:
         self.engine = engine
-        # What int8 gives differs between engines; float32 agrees to rounding.
-        self.precision = f"int8 of {engine.name}" if engine.precision == "int8" else engine.precision
+        # What int8 gives differs between engines, and on ONNX Runtime between processors; float32 agrees to rounding.
+        precision: str = engine.precision
+        if precision == "int8":
+            numbers = "int8" if engine.name != "onnx" or has_vnni() else "7-bit int8"
+            precision = f"{numbers} of {engine.name}"
+        # A file that came with the model may differ from its weights.
+        self.precision = precision if shipped is None else f"{precision} of the ONNX file {shipped}"
         self.lanes, self.token_budget = engine.lanes, engine.token_budget
 
     def run(self, rows: Sequence[TokenisedText], lane: int) -> HostVectors:

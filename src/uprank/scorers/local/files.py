@@ -28,6 +28,9 @@ _SETTINGS = (  # small files, fetched first
 )
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
+# Of these, positions count from the padding token's number plus one.
+_SHIFTED = ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl")
+_PADDING = 1  # where the configuration does not say
 _SHIPPED_ONNX = ("onnx/model.onnx", "model.onnx")
 
 
@@ -85,7 +88,10 @@ class ModelFiles:
         """Where the transformer itself is: in a model of modules, the folder of the first."""
         modules = self.read("modules.json")
         if isinstance(modules, list) and modules and isinstance(modules[0], dict):
-            return self.folder / str(modules[0].get("path", ""))
+            path = self.folder / str(modules[0].get("path", ""))
+            if not path.resolve().is_relative_to(self.folder.resolve()):
+                raise ModelLoadError(f"modules.json of {self.source} leads out of its folder: {path.name!r}.")
+            return path
         return self.folder
 
     @property
@@ -99,6 +105,18 @@ class ModelFiles:
         if not isinstance(settings, dict):
             raise ModelLoadError(f"{self.source} has no config.json, so it is not known what model it is.")
         return settings
+
+    @property
+    def positions(self) -> int | None:
+        """The most tokens that the model has positions for; ``None`` where there is no such limit."""
+        config = self.config
+        positions = config.get("max_position_embeddings")
+        if not isinstance(positions, int) or positions <= 0:
+            return None
+        if config.get("model_type") not in _SHIFTED:
+            return positions
+        padding = config.get("pad_token_id")
+        return positions - (padding if isinstance(padding, int) else _PADDING) - 1
 
     def read(self, name: str) -> object:
         """The content of a JSON file among the small files; ``None`` where it is not there.

@@ -71,19 +71,25 @@ class Job(ABC, Generic[Payload, Output]):
     def outcomes(self) -> list[Outcome]:
         """What became of the requests, in their order, once all rows are taken."""
 
+    def close(self) -> None:
+        """The call has its answer, or was cancelled."""
+
 
 class Runner(ABC, Generic[Payload, Output]):
     """A loaded model as the scheduler sees it.
 
     Attributes:
         lanes: How many batches may run at once, each on a thread of its own.
-        token_budget: The most tokens in one batch, padding counted.
+        token_budget: The most tokens in one batch, padding counted where there is any.
+        padded: Whether rows are padded to the longest of their batch, so that those of like length
+            should share one.
         ahead: Whether :meth:`run` returns before the device is done, so that a lane should launch
             its next batch before it looks at what the last one gave.
     """
 
     lanes: int = 1
     token_budget: int
+    padded: bool = True
     ahead: bool = False
 
     @abstractmethod
@@ -91,7 +97,7 @@ class Runner(ABC, Generic[Payload, Output]):
         """Run one batch.
 
         Args:
-            rows: At least one, of one group and of like length.
+            rows: At least one, of one group, and of like length where they are padded.
             lane: From 0 to ``lanes - 1``; always on the same thread.
 
         Raises:

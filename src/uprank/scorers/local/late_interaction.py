@@ -11,9 +11,9 @@ from uprank.scorers.local.loading import (
     Checkpoint,
     DType,
     LongQuery,
+    device_for,
     dtype_argument,
     no_progress_bars,
-    pick_device,
     pick_dtype,
     position_limit,
     smallest_limit,
@@ -48,7 +48,8 @@ class LateInteractionScorer(VectorScorer):
         engine: ``"openvino"``, ``"onnx"`` (ONNX Runtime) or ``"torch"``; by default the fastest that is
             installed and knows the model: on a CPU in this order, elsewhere torch. The first two read
             plain transformers of the BERT, RoBERTa and ModernBERT families, without torch.
-        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``, …; by default the best there is.
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``, …; by default the best there is that
+            the engine and ``dtype`` run on.
         dtype: What is computed in: ``"float32"``, ``"bfloat16"``, ``"float16"`` or ``"int8"`` (not torch).
             ``"auto"`` is half precision where the device computes that natively, else float32. Vectors
             are compared in float32.
@@ -117,7 +118,7 @@ class LateInteractionScorer(VectorScorer):
         files = model_files(self._checkpoint)
         if _is_multi_vector(files):
             return self._load_multi_vector()
-        device = pick_device(self._checkpoint.device)
+        device = device_for(self._checkpoint.device, self._engine, self._checkpoint.dtype)
         engine = choose_engine(
             self._engine,
             self._checkpoint.dtype,
@@ -129,11 +130,10 @@ class LateInteractionScorer(VectorScorer):
 
     def _load_exported(self, files: ModelFiles, engine: Exported) -> AnyEncoder:
         from uprank.scorers.local.encoders import TransformerTextEncoder
-        from uprank.scorers.local.pair_files import PairSettings
         from uprank.scorers.local.tokenizing import FastTokenizer
 
-        positions = PairSettings.read(files.folder, files.config).positions
-        tokenizer = FastTokenizer.from_folder(files.folder, types=False, name=self.name)
+        positions = files.positions
+        tokenizer = FastTokenizer.from_folder(files.encoder, types=False, name=self.name)
         asked = valid_max_length(self._max_length, positions=positions, name=self.name)
         model = exported_model(files, engine, self._checkpoint.dtype, name=self.name)
         return TransformerTextEncoder(tokenizer, model, asked or smallest_limit(tokenizer.limit, positions))
@@ -221,6 +221,8 @@ def _is_multi_vector(files: ModelFiles) -> bool:
 def _not_exported(files: ModelFiles) -> str | None:
     from uprank.scorers.local.engines.exported import unsupported
 
-    if not (files.folder / "tokenizer.json").is_file():
+    if not (files.encoder / "tokenizer.json").is_file():
         return "it has no tokenizer.json"
+    if files.config.get("auto_map"):
+        return "its repository brings Python code of its own"
     return unsupported(files, "vectors")

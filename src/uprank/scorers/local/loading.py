@@ -20,6 +20,7 @@ __all__ = [
     "Checkpoint",
     "DType",
     "LongQuery",
+    "device_for",
     "dtype_argument",
     "pick_device",
     "pick_dtype",
@@ -145,6 +146,8 @@ def valid_devices(device: str | Sequence[str] | None) -> tuple[str, ...] | None:
     """
     if device is None:
         return None
+    if not isinstance(device, (str, Sequence)):
+        raise ConfigurationError(f'device must be such as "cpu" or "cuda:1", or a list of such; got {device!r}.')
     devices = (device,) if isinstance(device, str) else tuple(device)
     for one in devices:
         valid_device(one)
@@ -218,17 +221,30 @@ def _may_be_accelerated() -> bool:
     return True
 
 
+def device_for(device: str | None, engine: str, dtype: DType) -> str:
+    """As :func:`pick_device`, but a CPU where an engine or a number format is asked for that no other device has."""
+    if device is None and (engine in ("onnx", "openvino") or dtype == "int8"):
+        return "cpu"
+    return pick_device(device)
+
+
 def pick_dtype(dtype: DType, device: str) -> torch.dtype | Literal["auto"]:
     """Return what transformers takes for ``dtype`` on ``device``.
 
-    A CPU gets float32: half precision is slower there, and some operations lack it.
+    A CPU gets float32 from torch: half precision is slower there, and some operations lack it. CUDA gets
+    half precision, other devices the checkpoint's own type.
     """
     import torch
+
+    from uprank.scorers.local.engines.torch.devices import best_half
 
     if dtype != "auto":
         chosen: torch.dtype = getattr(torch, dtype)
         return chosen
-    return torch.float32 if torch.device(device).type == "cpu" else "auto"
+    kind = torch.device(device).type
+    if kind == "cpu":
+        return torch.float32
+    return best_half(device) if kind == "cuda" else "auto"
 
 
 def dtype_argument() -> str:

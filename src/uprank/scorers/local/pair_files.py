@@ -6,41 +6,116 @@ takes it.
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import cast
 
 from uprank.scorers.base import ScoreKind
 from uprank.scorers.local.engines.base import Tokens
+from uprank.scorers.local.files import ModelFiles
 from uprank.scorers.local.loading import LongQuery, smallest_limit, valid_max_length
 from uprank.scorers.local.pairs import ModelInputs, PairEncoder, ReadyQuery, known_window
 from uprank.scorers.local.tokenizing import FastTokenizer
 
-__all__ = ["FilePairEncoder", "PairSettings", "not_plain"]
+__all__ = ["FilePairEncoder", "PairSettings", "not_plain", "token_types"]
 
-_CLASSIFICATION = ("sequence-classification", None)
-# Of these, positions count from the padding token's number plus one.
-_SHIFTED = ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl")
+_DESCRIPTION, _MODULE = "config_sentence_transformers.json", "sentence_bert_config.json"
+_KNOWN_DESCRIPTION = frozenset(
+    ("__version__", "activation_fn", "default_prompt_name", "model_type", "prompts", "similarity_fn_name")
+)
+_KNOWN_MODULE = frozenset(
+    (
+        "transformer_task",
+        "modality_config",
+        "module_output_name",
+        "processing_kwargs",
+        "unpad_inputs",
+        "max_seq_length",
+        "do_lower_case",
+    )
+)
 
 
-def not_plain(folder: Path, config: Mapping[str, object]) -> str | None:
-    """Why a model is more than a transformers classifier with one label; ``None`` if it is none but that."""
+def not_plain(files: ModelFiles, *, trust_remote_code: bool) -> str | None:
+    """Why a model is more than a transformers classifier with one label; ``None`` if it is none but that.
+
+    What is not known to change nothing counts as more: torch reads everything as sentence-transformers does.
+
+    Args:
+        files: The model's.
+        trust_remote_code: Whether code named in its files would be run.
+
+    Raises:
+        ModelLoadError: If one of its files cannot be read.
+    """
+    config = files.config
     architectures = [str(name) for name in cast("list[str]", config.get("architectures") or [])]
     if architectures and not any(name.endswith("ForSequenceClassification") for name in architectures):
         return f"it is a {', '.join(architectures)}"
     if config.get("auto_map"):
         return "its repository brings Python code of its own"
-    modules = _read(folder / "modules.json") if (folder / "modules.json").is_file() else None
-    if modules is not None:
-        kinds = [str(module.get("type")) for module in cast("list[Mapping[str, object]]", modules)]
-        if len(kinds) != 1 or not kinds[0].endswith(".Transformer"):
-            return f"it is made of the modules {', '.join(kinds)}"
-    saved = _saved(folder)
-    if saved.get("transformer_task") not in _CLASSIFICATION:
-        return f"its task is {saved['transformer_task']}"
+    modules = cast("list[Mapping[str, object]]", files.read("modules.json") or [])
+    kinds = [str(module.get("type")) for module in modules]
+    if modules and (len(kinds) != 1 or not re.fullmatch(r"sentence_transformers\..*\.Transformer", kinds[0])):
+        return f"it is made of the modules {', '.join(kinds)}"
+    described = _settings(files, _DESCRIPTION)
+    if trust_remote_code and not str(_activation(config, described) or "torch.").startswith("torch."):
+        return "a function of its own follows its logits"
+    if unknown := sorted(set(described) - _KNOWN_DESCRIPTION):
+        return f"its {_DESCRIPTION} has {', '.join(unknown)}"
+    if more := _unknown(_settings(files, _MODULE)):
+        return f"its {_MODULE} has {more}"
+    if not (files.encoder / "tokenizer.json").is_file():
+        return "it has no tokenizer.json"
+    if token_types(files) is None:
+        return "its tokenizer does not say whether it tells query and document apart"
     return None
+
+
+def token_types(files: ModelFiles) -> bool | None:
+    """Whether the model is told which of the two texts a token belongs to; ``None`` where that is not known."""
+    if not cast(int, files.config.get("type_vocab_size") or 0) > 1:
+        return False  # there is nothing to tell
+    settings = _settings(files, "tokenizer_config.json")
+    names = settings.get("model_input_names")
+    if names is not None:
+        return "token_type_ids" in cast("list[str]", names)
+    kind = str(settings.get("tokenizer_class")).removesuffix("Fast")
+    return {
+        "BertTokenizer": True,
+        "ElectraTokenizer": True,
+        "RobertaTokenizer": False,
+        "XLMRobertaTokenizer": False,
+    }.get(kind)
+
+
+def _unknown(saved: Mapping[str, object]) -> str | None:
+    """What of a module's settings is not known to mean a plain classifier."""
+    options = cast("Mapping[str, Mapping[str, object]]", saved.get("processing_kwargs") or {})
+    if any(part not in ("text", "common") or set(given) - {"max_length"} for part, given in options.items()):
+        return "processing_kwargs for more than a length"
+    if set(cast("Mapping[str, object]", saved.get("modality_config") or {})) - {"text"}:
+        return "several modalities"
+    if saved.get("transformer_task") not in ("sequence-classification", None):
+        return f"the task {saved['transformer_task']}"
+    if saved.get("do_lower_case"):
+        return "do_lower_case"
+    return ", ".join(sorted(set(saved) - _KNOWN_MODULE)) or None
+
+
+def _activation(config: Mapping[str, object], described: Mapping[str, object]) -> object:
+    """The path of what follows the logits, where sentence-transformers looks for it."""
+    nested = cast("Mapping[str, object]", config.get("sentence_transformers") or {})
+    places = (described.get("activation_fn"), nested.get("activation_fn"))
+    return next((path for path in places if path), config.get("sbert_ce_default_activation_function"))
+
+
+def _settings(files: ModelFiles, name: str) -> Mapping[str, object]:
+    """A JSON file beside the model's configuration, or in the model's folder; empty where there is none."""
+    prefix = files.encoder.relative_to(files.folder)
+    content = files.read(str(prefix / name) if name != _DESCRIPTION else name)
+    return cast("Mapping[str, object]", content) if isinstance(content, dict) else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +128,7 @@ class PairSettings:
         default_prompt: The one that is used where none is asked for.
         limit: Tokens that are read of a pair, where that is saved or follows from the positions.
         positions: The most tokens that the model has positions for; ``None`` where there is no limit.
+        own_limit: Instead of the tokenizer's, where that is saved.
     """
 
     score_kind: ScoreKind
@@ -60,30 +136,27 @@ class PairSettings:
     default_prompt: str | None
     limit: int | None
     positions: int | None
+    own_limit: int | None = None
 
     @classmethod
-    def read(cls, folder: Path, config: Mapping[str, object]) -> PairSettings:
-        """Read them from the files of a model's folder."""
-        described = _read(folder / "config_sentence_transformers.json")
-        nested = cast("Mapping[str, object]", config.get("sentence_transformers") or {})
-        activation = nested.get("activation_fn") or config.get("sbert_ce_default_activation_function")
-        sigmoid = activation is None or str(activation).endswith(".Sigmoid")
+    def read(cls, files: ModelFiles) -> PairSettings:
+        """Read them from the model's files."""
+        config, described, saved = files.config, _settings(files, _DESCRIPTION), _settings(files, _MODULE)
+        activation = _activation(config, described)
+        # As in sentence-transformers: a function from elsewhere is not trusted, and a sigmoid is what one label has.
+        trusted = activation is not None and str(activation).startswith("torch.")
+        sigmoid = not trusted or str(activation).endswith(".Sigmoid")
         prompts = cast("Mapping[str, str]", described.get("prompts") or {})
         default = cast("str | None", described.get("default_prompt_name"))
-        positions = config.get("max_position_embeddings")
-        if isinstance(positions, int) and config.get("model_type") in _SHIFTED:
-            positions -= int(cast("int | None", config.get("pad_token_id")) or 0) + 1
-        most = positions if isinstance(positions, int) else None
-        saved = _saved(folder)
         options = cast("Mapping[str, Mapping[str, int]]", saved.get("processing_kwargs") or {})
         limits = [options.get(part, {}).get("max_length") for part in ("text", "common")]
-        limits.append(cast("int | None", saved.get("max_seq_length")))
         return cls(
             "probability" if sigmoid else "logit",
             prompts,
             prompts.get(default) if default else None,
-            smallest_limit(most, *limits),
-            most,
+            smallest_limit(files.positions, *limits),
+            files.positions,
+            cast("int | None", saved.get("max_seq_length")),
         )
 
 
@@ -113,7 +186,7 @@ class FilePairEncoder(PairEncoder):
         long_query: LongQuery,
     ) -> None:
         asked = valid_max_length(max_length, positions=settings.positions, name=name)
-        own = smallest_limit(tokenizer.limit, settings.limit)
+        own = smallest_limit(settings.own_limit or tokenizer.limit, settings.limit)
         super().__init__(name=name, window=known_window(asked or own, name), long_query=long_query)
         self._tokenizer = tokenizer
         self._settings = settings
@@ -136,11 +209,3 @@ class FilePairEncoder(PairEncoder):
 
     def _cut(self, text: str, limit: int) -> str:
         return self._tokenizer.cut(text, limit)
-
-
-def _saved(folder: Path) -> Mapping[str, object]:
-    return cast("Mapping[str, object]", _read(folder / "sentence_bert_config.json"))
-
-
-def _read(path: Path) -> dict[str, object]:
-    return cast("dict[str, object]", json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}

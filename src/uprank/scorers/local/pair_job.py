@@ -69,8 +69,10 @@ class PairJob(Job[Tokens, Logits]):
         self._logits[[row.place for row in rows]] = output
         self._bar.move(len(rows), sum(row.length for row in rows))
 
-    def outcomes(self) -> list[Outcome]:
+    def close(self) -> None:
         self._bar.close()
+
+    def outcomes(self) -> list[Outcome]:
         return [
             state.error or self._scores(request, state)
             for request, state in zip(self._requests, self._states, strict=True)

@@ -3,7 +3,8 @@
 Callers are served by their virtual time, the tokens that were run for them: the one with the least
 leads the next batch (start-time fair queueing; Goyal, Vin and Cheng, 1996). It begins with that
 caller's longest row, and rows of like length, whoever gave them, fill it up. So what a small call
-waits for does not grow with the size of the other calls, and there is next to no padding.
+waits for does not grow with the size of the other calls, and there is next to no padding. Where the
+model needs no padding, rows of any length fill it up, those of the nearest length first.
 """
 
 from __future__ import annotations
@@ -53,19 +54,29 @@ class Batch(Generic[AnyShare]):
     """Rows that are run together.
 
     Attributes:
+        padded: Whether its rows are padded to the longest.
         rows: Of one group.
         shares: For each caller, where its rows are.
         longest: Tokens of the longest row.
+        tokens: Of all rows, padding not counted; a row has at least one.
     """
 
+    padded: bool = True
     rows: Rows = field(default_factory=list)
     shares: dict[AnyShare, list[int]] = field(default_factory=dict)
     longest: int = 1
+    tokens: int = 0
 
     @property
-    def padded(self) -> int:
-        """Tokens, once all rows are padded to the longest."""
-        return self.longest * len(self.rows)
+    def size(self) -> int:
+        """Tokens that are computed, padding counted."""
+        return self.longest * len(self.rows) if self.padded else self.tokens
+
+    def size_with(self, length: int) -> int:
+        """The size that it would have with one more row."""
+        if self.padded:
+            return max(self.longest, length) * (len(self.rows) + 1)
+        return self.tokens + max(1, length)
 
     def add(self, share: AnyShare, row: Row[object]) -> None:
         """Put one more row at the end."""
@@ -74,12 +85,13 @@ class Batch(Generic[AnyShare]):
             positions = self.shares[share] = []
         positions.append(len(self.rows))
         self.rows.append(row)
+        self.tokens += row.length or 1
         if row.length > self.longest:
             self.longest = row.length
 
     def only(self, share: AnyShare) -> Batch[AnyShare]:
         """The rows of one caller, as a batch."""
-        batch: Batch[AnyShare] = Batch()
+        batch: Batch[AnyShare] = Batch(self.padded)
         for position in self.shares[share]:
             batch.add(share, self.rows[position])
         return batch
@@ -89,10 +101,12 @@ class Pool(Generic[AnyShare]):
     """Rows that wait to be run. Not safe to share between threads.
 
     Attributes:
+        padded: Whether batches are to be formed for padding.
         tokens: How many wait, padding not counted.
     """
 
     def __init__(self) -> None:
+        self.padded = True
         self.tokens = 0
         self._shares: dict[AnyShare, None] = {}  # of those who have rows here; a dict keeps their order
         self._clock = 0  # the virtual time of who led last
@@ -139,14 +153,14 @@ class Pool(Generic[AnyShare]):
         """Form a batch; there must be rows.
 
         Args:
-            budget: The most tokens, padding counted; a longer row makes a batch of its own.
+            budget: The most tokens, padding counted where there is any; a longer row makes a batch of its own.
             target: About how many tokens it should have, padding not counted.
         """
         leader = min(self._shares, key=_served)
         self._clock = leader.served
         group, own = max(leader.rows.items(), key=_longest)
-        filling = _Filling[AnyShare](budget, target)
-        filling.add(leader, own[-1])
+        filling = _Filling[AnyShare](budget, target, padded=self.padded)
+        filling.batch.add(leader, own[-1])
         self._remove(leader, group, slice(-1, None))
         if filling.full:
             return filling.batch
@@ -197,39 +211,36 @@ class _Filling(Generic[AnyShare]):
     Args:
         budget: As for :meth:`Pool.take`.
         target: As there.
+        padded: As for :class:`Pool`.
     """
 
-    def __init__(self, budget: int, target: int) -> None:
-        self.batch: Batch[AnyShare] = Batch()
+    def __init__(self, budget: int, target: int, *, padded: bool) -> None:
+        self.batch: Batch[AnyShare] = Batch(padded)
         self._budget = budget
         self._target = target
         self._spare = budget // _OVERHEAD  # tokens of padding that may be spent on rows of another length
-        self._tokens = 0
 
     @property
     def full(self) -> bool:
-        return self.batch.padded + self.batch.longest > self._budget or self._tokens >= self._target
+        return self.batch.size_with(1) > self._budget or self.batch.tokens >= self._target
 
-    def add(self, share: AnyShare, row: Row[object]) -> None:
-        self.batch.add(share, row)
-        self._tokens += row.length
+    def _has_room(self, length: int) -> bool:
+        return self.batch.size_with(length) <= self._budget and self.batch.tokens + length / 2 <= self._target
 
     def descend(self, candidates: Iterable[tuple[AnyShare, Row[object]]]) -> dict[AnyShare, int]:
         """Add rows no longer than the longest, the long ones first; tells how many of whom."""
         longest = self.batch.longest
-        like = int(_LIKE * longest)
-        room = self._budget // longest - len(self.batch.rows)
+        like = int(_LIKE * longest) if self.batch.padded else 0
         counts: dict[AnyShare, int] = {}
         for share, row in candidates:
             length = row.length
-            if room < 1 or self._tokens + length / 2 > self._target:
+            if not self._has_room(length):
                 break
             if length < like:
                 if longest - length > self._spare:
                     break
                 self._spare -= longest - length
-            self.add(share, row)
-            room -= 1
+            self.batch.add(share, row)
             counts[share] = counts.get(share, 0) + 1
         return counts
 
@@ -237,13 +248,11 @@ class _Filling(Generic[AnyShare]):
         """Add longer rows, the short ones first, while hardly more padding comes of it; tells how many of whom."""
         counts: dict[AnyShare, int] = {}
         for share, row in candidates:
-            count, growth = len(self.batch.rows), row.length - self.batch.longest
-            if (count + 1) * row.length > self._budget or self._tokens + row.length / 2 > self._target:
+            padding = (row.length - self.batch.longest) * len(self.batch.rows) if self.batch.padded else 0
+            if padding > self._spare or not self._has_room(row.length):
                 break
-            if count * growth > self._spare:
-                break
-            self._spare -= count * growth
-            self.add(share, row)
+            self._spare -= padding
+            self.batch.add(share, row)
             counts[share] = counts.get(share, 0) + 1
         return counts
 

@@ -13,16 +13,16 @@ __all__ = ["Bar"]
 
 
 class Bar:
-    """A tqdm bar, or none. May be moved by several threads.
+    """A tqdm bar, or none. May be moved by several threads. Closed when it is full.
 
     Args:
-        total: What makes it full.
+        total: What makes it full; ``None`` where that is not known.
         name: Shown before it.
         unit: What is counted: ``"pair"``, ``"text"``.
         shown: Whether there is one at all.
     """
 
-    def __init__(self, total: int, name: str, unit: str, *, shown: bool) -> None:
+    def __init__(self, total: int | None, name: str, unit: str, *, shown: bool) -> None:
         self._bar: tqdm[None] | None = None
         self._tokens = 0
         self._lock = threading.Lock()
@@ -41,8 +41,10 @@ class Bar:
             seconds = max(1e-9, time.perf_counter() - self._started)
             self._bar.set_postfix_str(f"{self._tokens / seconds:,.0f} tokens/s", refresh=False)
             self._bar.update(count)
+            if self._bar.total is not None and self._bar.n >= self._bar.total:
+                self._bar.close()  # may be called again, and moved
 
     def close(self) -> None:
-        """Leave it as it is."""
+        """Leave it as it is: a bar that stays open has the next one drawn below it. May be called again."""
         if self._bar is not None:
             self._bar.close()

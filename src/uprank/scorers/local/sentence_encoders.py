@@ -102,6 +102,8 @@ class MultiVectorTextEncoder(_SentenceTextEncoder):
         ModelLoadError: If the model reads no text.
     """
 
+    vectors = "tokens, projected"
+
     def __init__(self, model: MultiVectorEncoder, max_length: int | None, *, name: str) -> None:
         super().__init__(model)
         self._multi = model
@@ -140,6 +142,8 @@ class SingleVectorTextEncoder(_SentenceTextEncoder):
     Raises:
         ConfigurationError: If ``max_length`` is more than the model has positions for.
     """
+
+    vectors = "text"
 
     def __init__(self, model: SentenceTransformer, max_length: int | None, *, name: str) -> None:
         super().__init__(model)

@@ -72,7 +72,6 @@ class Session:
         self._filled = 0.0  # when the first of the rows came that wait
         self._company = self._met = False  # whether a call is likely to meet others
         self._lanes = Lanes(name, 0, [])
-        self._resting = True  # whether the scheduler's thread waits for its mailbox
         self._ending = self._unloads = False
         self._error: BaseException | None = None
         self._mailbox: Mailbox = SimpleQueue()
@@ -101,14 +100,14 @@ class Session:
             self._company, self._met = others or self._met, others
             task = self._tasks[call] = Task(make, call, failed)
             self._askable.append(task)
-            self._rouse()
+        self._mailbox.put(self)
         return call
 
     def end(self, *, unload: bool) -> None:
         """Let the threads end once all calls are answered; no more may be submitted."""
         with self._lock:
             self._ending, self._unloads = True, unload
-            self._rouse()
+        self._mailbox.put(self)
 
     def join(self) -> None:
         """Wait for the end. Raises what unloading raised."""
@@ -139,8 +138,7 @@ class Session:
             timeout = finished = asked = None
             with self._lock:
                 self._sweep()
-                self._resting = not self._tasks
-                if self._resting:
+                if not self._tasks:
                     return
                 if self._finished:
                     finished = self._finished.popleft()
@@ -148,7 +146,6 @@ class Session:
                     asked = self._next_to_ask()
                     if asked is None:
                         timeout = self._dispatch()
-                        self._resting = True
             if finished is not None:
                 self._answer(finished)
             elif asked is None:
@@ -166,6 +163,7 @@ class Session:
         with self._lock:
             self.runner = runner
             self._budget = self._full_budget = runner.token_budget
+            self._pool.padded = runner.padded
             self._lanes = Lanes(self._thread.name, runner.lanes, self._mailboxes)
             if self._max_wait is None:
                 self._max_wait = _DEVICE_WAIT if runner.ahead else 0.0
@@ -265,8 +263,8 @@ class Session:
                 self._dispatch()
             elif not pending:
                 self._lanes.idle.append(lane)
-            if self._resting and (waits or self._next_to_ask() is not None):
-                self._rouse()
+            if waits or self._next_to_ask() is not None:
+                self._mailbox.put(self)
         return batch
 
     def taken(self, task: Task, count: int) -> None:
@@ -278,14 +276,14 @@ class Session:
             task.stalled = False
             if task.given:
                 self._finished.append(task)
-            self._rouse()
+        self._mailbox.put(self)
 
     def fail(self, task: Task, error: BaseException) -> None:
         """Answer a task with an error."""
         with self._lock:
             self._forget(task)
-            self._rouse()
         task.fail(error)
+        self._mailbox.put(self)
 
     def lack_memory(self, batch: Batch[Task], tasks: list[Task]) -> None:
         """Go on with smaller batches until the calls of now are answered, and let these tasks' rows wait again."""
@@ -294,7 +292,7 @@ class Session:
             if not alive:
                 return
             self._short.update(self._tasks.values())
-            self._budget = budget = min(self._budget, max(batch.longest, batch.padded // 2))
+            self._budget = budget = min(self._budget, max(batch.longest, batch.size // 2))
             for task in alive:
                 self._pool.put_back(batch, task)
             self._planned = 0
@@ -302,17 +300,11 @@ class Session:
 
     def break_down(self, lane: int, error: BaseException) -> None:
         """Fail all calls over an error that belongs to none; the lane is idle again."""
-        self._fail_all(error)
-        with self._lock:
+        with self._lock:  # first: whoever is woken below must find it idle, for nobody is woken again
             self._lanes.idle.append(lane)
+        self._fail_all(error)
 
     # --- what is done with the lock held
-
-    def _rouse(self) -> None:
-        """Let the scheduler's thread look for what there is to do."""
-        if self._resting:
-            self._resting = False
-            self._mailbox.put(self)
 
     def _sweep(self) -> None:
         """Forget the calls that were cancelled."""

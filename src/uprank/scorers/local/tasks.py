@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from typing import Any, TypeAlias
+from weakref import WeakMethod
 
 from uprank.scorers.base import Outcome
 from uprank.scorers.local.jobs import Job
@@ -75,6 +76,8 @@ class Task(Share):
         """What to run; first asked for on the scheduler's thread, with the model loaded."""
         if self._job is None:
             self._job = self._make()
+            close = WeakMethod(self._job.close)  # whoever keeps the answer keeps no job
+            self.call.add_done_callback(lambda _: _if_there(close()))
         return self._job
 
     def fail(self, error: BaseException) -> None:
@@ -83,3 +86,8 @@ class Task(Share):
             self.call.settle(self._failed(error))
         else:
             self.call.settle(error)
+
+
+def _if_there(close: Callable[[], None] | None) -> None:
+    if close is not None:
+        close()

@@ -62,12 +62,12 @@ class FastTokenizer:
         """
         from tokenizers import Tokenizer
 
+        settings_file = folder / "tokenizer_config.json"
         try:
             tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+            settings = json.loads(settings_file.read_text(encoding="utf-8")) if settings_file.is_file() else {}
         except Exception as error:  # the library raises bare Exception
-            raise ModelLoadError(f"{name}: its tokenizer.json could not be read: {error}") from error
-        settings_file = folder / "tokenizer_config.json"
-        settings = json.loads(settings_file.read_text(encoding="utf-8")) if settings_file.is_file() else {}
+            raise ModelLoadError(f"{name}: its tokenizer could not be read: {error}") from error
         limit = smallest_limit(settings.get("model_max_length"))
         return cls(tokenizer, limit=limit, side=settings.get("truncation_side") or "right", types=types)
 

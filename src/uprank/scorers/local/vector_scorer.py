@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence, Sized
 from concurrent.futures import Future
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from uprank.errors import ConfigurationError, ModelLoadError, ScorerError, UprankError
 from uprank.scorers.base import Outcome, ScoreRequest
@@ -35,7 +35,21 @@ logger = logging.getLogger("uprank")
 
 _GROUP = 1_024  # texts that are precomputed as one call
 _GROUPS_AHEAD = 1
-_ENCODING = 1  # to be raised whenever the vectors of the same model and text change
+_ENCODING = 2  # to be raised whenever the vectors of the same model and text change
+
+
+class _Precomputing(NamedTuple):
+    """Documents that are precomputed.
+
+    Attributes:
+        texts: Their texts, each once.
+        made: The job, once it is made.
+        future: Of the job.
+    """
+
+    texts: dict[str, None]
+    made: list[PrecomputeJob]
+    future: Future[list[Outcome]]
 
 
 class VectorScorer(LocalScorer):
@@ -100,21 +114,24 @@ class VectorScorer(LocalScorer):
                 f"{self.name} is set up to keep no vectors: leave store=True and store_memory above 0, or give a "
                 "folder."
             )
-        bar = Bar(len(texts) if isinstance(texts, Sized) else 0, self.name, "text", shown=progress)
-        running: deque[tuple[list[PrecomputeJob], Future[list[Outcome]]]] = deque()
+        bar = Bar(len(texts) if isinstance(texts, Sized) else None, self.name, "text", shown=progress)
+        running: deque[_Precomputing] = deque()
         added = 0
         source = iter(texts)
         try:
             while (group := list(islice(source, _GROUP))) or running:
-                if group:
-                    running.append(self._submit_precompute(group, bar))
-                if not group or len(running) > _GROUPS_AHEAD:
-                    made, future = running.popleft()
-                    self._finished(future)
-                    added += made[0].added
+                # What is being encoded is not in the store yet.
+                new = {text: None for text in group if not any(text in one.texts for one in running)}
+                bar.move(len(group) - len(new), 0)
+                if new:
+                    running.append(self._submit_precompute(new, bar))
+                if running and (not group or len(running) > _GROUPS_AHEAD):
+                    oldest = running.popleft()
+                    self._finished(oldest.future)
+                    added += oldest.made[0].added
         finally:
-            for _, future in running:
-                future.cancel()
+            for one in running:
+                one.future.cancel()
             bar.close()
         kept = added if self._vectors is None else len(self._vectors)
         if kept < added:
@@ -134,16 +151,16 @@ class VectorScorer(LocalScorer):
         except Exception as error:
             raise ScorerError(f"{self.name} failed with {type(error).__name__}: {error}") from error
 
-    def _submit_precompute(self, texts: Sequence[str], bar: Bar) -> tuple[list[PrecomputeJob], Future[list[Outcome]]]:
+    def _submit_precompute(self, texts: dict[str, None], bar: Bar) -> _Precomputing:
         from uprank.scorers.local.vectors.jobs import PrecomputeJob
 
         made: list[PrecomputeJob] = []
 
         def make() -> PrecomputeJob:
-            made.append(PrecomputeJob(self._loaded(), texts, bar))
+            made.append(PrecomputeJob(self._loaded(), list(texts), bar))
             return made[0]
 
-        return made, self._scheduler.submit(make)
+        return _Precomputing(texts, made, self._scheduler.submit(make))
 
     @abstractmethod
     def _load(self) -> AnyEncoder:
@@ -166,6 +183,7 @@ class VectorScorer(LocalScorer):
                         "model": self._digest(),
                         "window": encoder.document_window,
                         "precision": encoder.precision,
+                        "vectors": encoder.vectors,
                         "encoding": _ENCODING,
                     },
                     name=self.name,

@@ -7,11 +7,13 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from typing import ClassVar
 from weakref import ref
 
 from uprank.scorers.base import Outcome, Scorer, ScoreRequest, Scores
 from uprank.scorers.local.lanes import AnyRunner
+from uprank.scorers.local.loading import Checkpoint
 from uprank.scorers.local.scheduler import MAX_QUEUE, Scheduler
 from uprank.scorers.local.tasks import AnyJob, Failed, MakeJob
 
@@ -65,7 +67,11 @@ class LocalScorer(Scorer):
             self._process = None
 
     def __getstate__(self) -> dict[str, object]:
+        """For a pickle: without what is loaded, and without the token, which there comes from the environment."""
         state = {**self.__dict__, **dict.fromkeys(self._loaded_parts)}  # loaded again where it arrives
+        for name, value in state.items():
+            if isinstance(value, Checkpoint):
+                state[name] = replace(value, token=None)
         del state["_scheduler"]
         state["_process"] = None
         return state
@@ -74,8 +80,11 @@ class LocalScorer(Scorer):
         self.__dict__.update(state)
         self._scheduler = self._new_scheduler()
 
-    def __deepcopy__(self, memo: dict[int, object]) -> LocalScorer:
+    def __copy__(self) -> LocalScorer:
         return self  # one loaded model is enough, and may be shared
+
+    def __deepcopy__(self, memo: dict[int, object]) -> LocalScorer:
+        return self
 
     @abstractmethod
     def _load_runner(self) -> AnyRunner:

@@ -34,6 +34,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeAlias
 from weakref import WeakSet
 
 import numpy as np
@@ -50,6 +51,9 @@ logger = logging.getLogger("uprank")
 
 Fingerprint = Mapping[str, "str | int | None"]
 """What vectors depend on: the model's digest, its window, its precision."""
+
+_State: TypeAlias = "tuple[int, int, int] | None"
+"""The inode, time and size of a header; ``None`` where there is none."""
 
 _FORMAT, _VERSION = "uprank vectors", 1
 _ALIGNMENT = 8
@@ -75,9 +79,11 @@ class DiskStore:
         self._lock = threading.Lock()
         self._writable = True
         self._data: NDArray[np.uint8] | None = None
+        self._dimensions: int | None = None
+        self._state: _State = None  # of the header that was read
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._dimensions = self._read_header()
+            self._check_header()
             self._index = Index(folder / "index.bin")
         except OSError as error:
             raise ConfigurationError(f"{name}: there can be no store at {folder}: {error}.") from error
@@ -87,10 +93,14 @@ class DiskStore:
         return len(self._index)
 
     def get(self, keys: Sequence[bytes]) -> list[Known | None]:
-        """What is stored of some documents, in their order."""
+        """What is stored of some documents, in their order.
+
+        Raises:
+            ConfigurationError: If another process has meanwhile made a store of another model here.
+        """
         with self._lock:
             try:
-                self._dimensions = self._dimensions or self._read_header()
+                self._check_header()
                 if self._dimensions is None:
                     return [None] * len(keys)
                 found = self._index.find(keys)
@@ -163,6 +173,17 @@ class DiskStore:
                 index.truncate(complete(size))
             index.write(b"".join(entries))
 
+    def _check_header(self) -> None:
+        """Read the header if it is not the one that was read: someone may have removed the store, and made another."""
+        state = _state(self._folder / "store.json")
+        if state is not None and state == self._state:
+            return
+        if self._state is not None:
+            self._dimensions = self._data = None
+            self._index = Index(self._folder / "index.bin")
+        self._dimensions = self._read_header()
+        self._state = state  # as it was before it was read; one that is refused is so again
+
     def _read_header(self) -> int | None:
         """The dimensions of the vectors in the folder; ``None`` where nothing is stored yet."""
         path = self._folder / "store.json"
@@ -202,7 +223,7 @@ class DiskStore:
 
     def _write_header(self, dimensions: int) -> None:
         """Write the header, if there is none yet. The lock is held."""
-        self._dimensions = self._dimensions or self._read_header()
+        self._check_header()
         if self._dimensions is None:
             header = {
                 "format": _FORMAT,
@@ -221,7 +242,7 @@ class DiskStore:
             except BaseException:
                 Path(temporary).unlink(missing_ok=True)
                 raise
-            self._dimensions = dimensions
+            self._dimensions, self._state = dimensions, _state(self._folder / "store.json")
         if self._dimensions != dimensions:
             raise ConfigurationError(
                 f"The store {self._folder} holds vectors of {self._dimensions} dimensions; {self._name} makes "
@@ -259,6 +280,14 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+
+def _state(path: Path) -> _State:
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return None
+    return stat.st_ino, stat.st_mtime_ns, stat.st_size
 
 
 def _mapping(value: object) -> dict[str, object]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from uprank.errors import QueryTooLongError
 from uprank.scorers.base import Outcome, ScoreRequest, Scores, Usage
 from uprank.scorers.local.batching import chunks, release_memory
-from uprank.scorers.local.encoders import AnyEncoder
+from uprank.scorers.local.encoders import AnyEncoder, Text
 from uprank.scorers.local.jobs import Job, Row, Runner
 from uprank.scorers.local.loading import LongQuery
 from uprank.scorers.local.progress import Bar
@@ -85,19 +85,22 @@ class _DocumentJob(Job[object, Encoded]):
         kept = [(text, known) for text, known in zip(texts, found, strict=True) if known is not None]
         return kept, {text: key for text, key, known in zip(texts, keys, found, strict=True) if known is None}
 
-    def _rows(self, missing: Mapping[str, bytes]) -> Iterator[tuple[list[str], list[Row[object]]]]:
-        """Tokenise texts, a bounded number at a time."""
+    def _rows(self, texts: Sequence[str], keys: Mapping[str, bytes]) -> tuple[list[Row[object]], dict[str, Exception]]:
+        """Tokenise texts.
+
+        Returns:
+            A row of each, in their order; but why there is none, of those that the tokenizer cannot read.
+        """
         group = None if self._encoder.alike else "document"
-        for chunk in chunks(list(missing)):
-            first = len(self._keys)
-            self._keys += [missing[text] for text in chunk]
-            yield (
-                chunk,
-                [
-                    Row(text.length, text.payload, first + number, group)
-                    for number, text in enumerate(self._encoder.documents(chunk))
-                ],
-            )
+        rows: list[Row[object]] = []
+        failed: dict[str, Exception] = {}
+        for text, tokenised in zip(texts, _each(self._encoder.documents, texts), strict=True):
+            if isinstance(tokenised, Exception):
+                failed[text] = tokenised
+                continue
+            rows.append(Row(tokenised.length, tokenised.payload, len(self._keys), group))
+            self._keys.append(keys[text])
+        return rows, failed
 
     def _keep(self, rows: Sequence[Row[object]], output: Encoded) -> list[Known]:
         """Keep what the model made of documents, and return it as it is kept."""
@@ -198,6 +201,9 @@ class VectorJob(_DocumentJob):
         if documents:
             self._take_documents([rows[position] for position in documents], output.part(documents))
 
+    def close(self) -> None:
+        self._bar.close()
+
     def outcomes(self) -> list[Outcome]:
         self._bar.close()
         return [request.error or self._scores(request) for request in self._requests]
@@ -219,19 +225,29 @@ class VectorJob(_DocumentJob):
                 if kept:
                     self._bar.move(len(kept), 0)
                     self._score([owners[text] for text, _ in kept], [known for _, known in kept], read=False)
-                for chunk, rows in self._rows(missing):
-                    self._owners += [owners[text] for text in chunk]
+                for chunk in chunks(list(missing)):
+                    rows, failed = self._rows(chunk, missing)
+                    self._owners += [owners[text] for text in chunk if text not in failed]
+                    for text, error in failed.items():
+                        for request, _ in owners[text]:
+                            request.error = error
                     yield rows
+                if not missing and len(group) == _LOOKED_UP:
+                    yield []  # other calls get their turn
 
     def _query_rows(self, wave: Sequence[_Request]) -> list[Row[object]]:
-        """Tokenise queries; one that is too long fails its own request alone."""
+        """Tokenise queries; one that is too long, or cannot be read, fails its own requests alone."""
         encoder, window = self._encoder, self._encoder.query_window
         group = None if encoder.alike else "query"
         rows: list[Row[object]] = []
         asking: dict[str, list[_Request]] = {}
         for request in wave:
             asking.setdefault(request.request.query, []).append(request)
-        for query, text in zip(asking, encoder.queries(list(asking)), strict=True):
+        for query, text in zip(asking, _each(encoder.queries, list(asking)), strict=True):
+            if isinstance(text, Exception):
+                for request in asking[query]:
+                    request.error = text
+                continue
             length = text.length if window is None or text.length < window else encoder.query_length(query)
             warnings: list[str] = []
             error: QueryTooLongError | None = None
@@ -346,5 +362,18 @@ class PrecomputeJob(_DocumentJob):
         self._bar.move(len(self._documents) - len(different), 0)
         kept, missing = self._looked_up(different)
         self._bar.move(len(kept), 0)
-        for _, rows in self._rows(missing):
+        for chunk in chunks(list(missing)):
+            rows, failed = self._rows(chunk, missing)
+            for error in failed.values():
+                raise error
             yield rows
+
+
+def _each(
+    tokenise: Callable[[Sequence[str]], list[Text[object]]], texts: Sequence[str]
+) -> list[Text[object] | Exception]:
+    """Tokenise texts together; if that fails, each alone, to tell which one it is."""
+    try:
+        return [*tokenise(texts)]
+    except Exception as error:  # of the requests that want this text
+        return [error] if len(texts) == 1 else [one for text in texts for one in _each(tokenise, [text])]

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["exported_model", "model_digest", "model_files", "require_engine"]
 
-# What vectors depend on: weights, configurations, tokenizers, code. Exports to other engines are not read.
+# What vectors depend on: weights, configurations, tokenizers, code. An export that is run tells of itself
+# in EngineModel.precision.
 _SUFFIXES = (".safetensors", ".bin", ".json", ".txt", ".model", ".py", ".jinja")
 _LEFT_OUT = ("onnx", "openvino")
 
@@ -44,9 +45,22 @@ def exported_model(files: ModelFiles, engine: Exported, dtype: DType, *, name: s
     """Load a transformer on ONNX Runtime or OpenVINO, to make a vector for each token."""
     from uprank.scorers.local.encoders import EngineModel
     from uprank.scorers.local.engines.exported import load_exported
+    from uprank.scorers.local.graphs.build import unsupported
 
     precision = choose_precision(engine, dtype)
-    return EngineModel(load_exported(files, engine=engine, precision=precision, output="vectors", name=name))
+    loaded = load_exported(files, engine=engine, precision=precision, output="vectors", name=name)
+    shipped = unsupported(files.config, "vectors") or files.lacks_weights()  # then load_exported takes no other
+    return EngineModel(loaded, _shipped_digest(files) if shipped else None)
+
+
+def _shipped_digest(files: ModelFiles) -> str | None:
+    from uprank.scorers.local.engines.cache import content_digest
+
+    path = files.shipped_onnx()
+    if path is None:
+        return None
+    parts = sorted(path.parent.glob(f"{path.name}*"))  # large weights lie in a file of their own
+    return f"sha256:{sha256(' '.join(content_digest(parts)).encode()).hexdigest()}"
 
 
 def model_files(checkpoint: Checkpoint) -> ModelFiles:

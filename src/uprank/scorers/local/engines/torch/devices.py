@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 __all__ = ["best_half", "sent", "share_threads"]
 
-_here = threading.local()
 _one_at_a_time = threading.Lock()
 
 
@@ -44,25 +43,22 @@ def sent(values: NDArray[np.int32] | NDArray[np.int64], device: torch.device) ->
     return tensor.to(device)
 
 
-def share_threads(lanes: int, total: int) -> None:
+def share_threads(share: int, elsewhere: int) -> None:
     """Let torch use this thread's part of the processor, when it runs on several of our threads at once.
 
     Other threads of the process keep the number of threads that torch has there.
 
     Args:
-        lanes: How many threads share the processor.
-        total: How many threads torch uses elsewhere.
+        share: How many threads torch may use here.
+        elsewhere: How many it uses otherwise.
     """
     import torch
 
-    share = max(1, total // lanes)
-    if getattr(_here, "share", None) == share:
+    if torch.get_num_threads() == share:  # asked first: a new thread takes its number over when first asked
         return
-    _here.share = share
     with _one_at_a_time:
-        torch.get_num_threads()  # a new thread takes its number over on first use, later than the next line else
         torch.set_num_threads(share)
         # That also became the number of threads that begin later; undone elsewhere, since here it shall hold.
-        undo = threading.Thread(target=torch.set_num_threads, args=(total,))
+        undo = threading.Thread(target=torch.set_num_threads, args=(elsewhere,))
         undo.start()
         undo.join()

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from uprank.errors import ConfigurationError
 from uprank.scorers.local.batching import default_token_budget, release_memory
 from uprank.scorers.local.engines.base import Tokens
+from uprank.scorers.local.engines.cores import usable_cores
 from uprank.scorers.local.engines.torch.devices import share_threads
 from uprank.scorers.local.engines.torch.logits import Logits
 from uprank.scorers.local.engines.torch.packed import PackedModel, packed_model
@@ -42,6 +43,9 @@ class TorchPairRunner(Runner[Tokens, PairLogits]):
     runs padded, through its own forward. On CUDA, :meth:`run` returns before the device is done and
     nothing in it waits for the device; :meth:`part` waits. A row's ``group`` holds what the model's
     forward needs beside token ids, as pairs of name and value.
+
+    One packed model on a CPU runs a batch on each core, with one thread of torch: that keeps the cores
+    busier than a team of threads on every product of a batch, and all share the weights.
 
     Args:
         models: At least one, alike, in evaluation mode; the first runs the batches of lane 0, and so on.
@@ -73,10 +77,17 @@ class TorchPairRunner(Runner[Tokens, PairLogits]):
 
         device_type = models[0].device.type
         self._threads = torch.get_num_threads()
+        cores = min(self._threads, usable_cores())  # torch knows no quota, we not what it was told to use
         self._models = list(models)
         self._packed = self._prepared(packed=packed, compile=compile)
         self.packed = bool(self._packed)
-        self.lanes = len(models)
+        self.padded = not self.packed
+        # Compiled loops keep the number of threads that they were compiled for.
+        if self.packed and device_type == "cpu" and len(models) == 1 and not compile:
+            self._models *= cores
+            self._packed *= cores
+        self.lanes = len(self._models)
+        self._share = max(1, cores // self.lanes)
         self.ahead = device_type == "cuda"
         if compile and not self._packed:
             logger.warning("compile=True has no effect: batches of this model are padded")
@@ -92,7 +103,7 @@ class TorchPairRunner(Runner[Tokens, PairLogits]):
         tokens = [row.payload for row in rows]
         model = self._models[lane]
         if self.lanes > 1 and model.device.type == "cpu":
-            share_threads(self.lanes, self._threads)
+            share_threads(self._share, self._threads)
         with torch.inference_mode(), _current(model.device):
             if self._packed:
                 return self._packed[lane].logits(tokens)
