@@ -67,6 +67,9 @@ def test_the_wrong_number_of_judgements_and_no_documents_are_errors():
     rankings = scores({"a": 1.0}).rank_many(["q"], [["a"]])
     with pytest.raises(InvalidInputError, match="1 documents but 2 judgements"):
         compare(rankings, rankings, [[1, 2]])
+    for judgements, message in (([[float("nan")]], "judgement nan"), ([["x"]], "judgement 'x'"), ([], "0 lists")):
+        with pytest.raises(InvalidInputError, match=message):
+            compare(rankings, rankings, judgements)
     with pytest.raises(InvalidInputError, match="no document"):
         compare([], [], None)
 

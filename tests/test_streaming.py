@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 
 import pytest
@@ -58,6 +59,37 @@ def test_a_caller_who_stops_early_leaves_nothing_running():
     next(stream)
     stream.close()
     assert len(asked) <= 3
+
+
+async def test_what_is_under_way_is_cancelled_where_the_caller_stops():
+    started, cancelled = threading.Event(), threading.Event()
+
+    async def score(query, texts):
+        if query == "slow":
+            started.set()
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                cancelled.set()
+                raise
+        return lengths(query, texts)
+
+    stream = Reranker(score).rank_stream([("fast", ["a"]), ("slow", ["b"])], group=1)
+    assert next(stream).query == "fast"
+    assert started.wait(10)
+    stream.close()
+    assert cancelled.wait(10)
+
+
+def test_what_is_wrong_with_a_query_names_it_by_its_place_in_the_stream():
+    good = ("good", ["a"])
+    for bad, message in ((("bad", [1]), "Document 0 of query 5"), ("bad", "Query 5"), (("a", "b", "c"), "Query 5")):
+        stream = Reranker(lengths).rank_stream([good] * 5 + [bad], group=1)
+        assert [next(stream).query for _ in range(5)] == ["good"] * 5
+        with pytest.raises(InvalidInputError, match=message):
+            next(stream)
+    with pytest.raises(InvalidInputError, match="pairs of a query"):
+        Reranker(lengths).rank_stream(None)
 
 
 def test_an_error_is_raised_at_its_group():

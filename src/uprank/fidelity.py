@@ -71,7 +71,7 @@ def compare(
             for hit in best[:_DEPTH]:
                 gains[hit.index] = float(_DEPTH - hit.rank)
         else:
-            gains = [float(gain) for gain in relevances[number]]
+            gains = [_gain(gain, number) for gain in relevances[number]]
             if len(gains) != len(ranking):
                 raise InvalidInputError(f"Query {number} has {len(ranking)} documents but {len(gains)} judgements.")
         found, true = _scores(ranking), _scores(best)
@@ -115,6 +115,12 @@ def ndcg(ranked_gains: Sequence[float], gains: Sequence[float]) -> float:
     """
     ideal = _dcg(sorted(gains, reverse=True))
     return _dcg(ranked_gains) / ideal if ideal else 0.0
+
+
+def _gain(value: float, number: int) -> float:
+    if not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise InvalidInputError(f"Query {number} has a judgement {value!r}; each must be a number.")
+    return float(value)
 
 
 def _dcg(gains: Sequence[float]) -> float:

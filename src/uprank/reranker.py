@@ -140,7 +140,7 @@ class Reranker:
             ScorerError: If scoring failed, unless ``on_error="passthrough"``.
             ScoreKindError: If ``threshold`` is compared with scores of kind ``"rank"``.
         """
-        plan = self._plan([query], [documents], top_n, threshold, instruction, many=False)
+        plan = self._plan([query], [documents], top_n, threshold, instruction, first=None)
         return drive(plan, self._scorer.score_many)[0]
 
     async def arank(
@@ -153,7 +153,7 @@ class Reranker:
         instruction: str | Unset | None = UNSET,
     ) -> Ranking:
         """As :meth:`rank`, without blocking the event loop. Cancelling the task cancels the call."""
-        plan = self._plan([query], [documents], top_n, threshold, instruction, many=False)
+        plan = self._plan([query], [documents], top_n, threshold, instruction, first=None)
         return (await adrive(plan, self._scorer.ascore_many))[0]
 
     def rank_many(
@@ -182,7 +182,7 @@ class Reranker:
             ScorerError: If any query failed; with ``on_error="passthrough"`` only the queries that
                 failed are degraded.
         """
-        plan = self._plan(queries, documents_per_query, top_n, threshold, instruction, many=True)
+        plan = self._plan(queries, documents_per_query, top_n, threshold, instruction, first=0)
         return drive(plan, self._scorer.score_many)
 
     async def arank_many(
@@ -195,7 +195,7 @@ class Reranker:
         instruction: str | Unset | None = UNSET,
     ) -> list[Ranking]:
         """As :meth:`rank_many`, without blocking the event loop."""
-        plan = self._plan(queries, documents_per_query, top_n, threshold, instruction, many=True)
+        plan = self._plan(queries, documents_per_query, top_n, threshold, instruction, first=0)
         return await adrive(plan, self._scorer.ascore_many)
 
     def rank_stream(
@@ -227,12 +227,16 @@ class Reranker:
             raise InvalidInputError(f"group must be a positive integer, got {group!r}.")
         self.check(top_n=top_n, threshold=threshold, instruction=instruction)
 
-        def rank(some: Sequence[Query]) -> list[Ranking]:
-            if not all(isinstance(one, Sequence) and not isinstance(one, str) and len(one) == 2 for one in some):
-                raise InvalidInputError("queries must be pairs of a query and its documents.")
+        async def rank(first: int, some: Sequence[Query]) -> list[Ranking]:
+            for number, one in enumerate(some, first):
+                if isinstance(one, str) or not isinstance(one, Sequence) or len(one) != 2:
+                    raise InvalidInputError(f"Query {number} must be a pair of a query and its documents.")
             asked, documents = [query for query, _ in some], [documents for _, documents in some]
-            return self.rank_many(asked, documents, top_n=top_n, threshold=threshold, instruction=instruction)
+            plan = self._plan(asked, documents, top_n, threshold, instruction, first=first)
+            return await adrive(plan, self._scorer.ascore_many)
 
+        if not isinstance(queries, Iterable):
+            raise InvalidInputError("queries must be pairs of a query and its documents, e.g. from a generator.")
         return stream(rank, queries, group=group)
 
     def precompute(self, documents: Iterable[DocumentLike | RankedDocument], *, progress: bool = False) -> int:
@@ -321,12 +325,12 @@ class Reranker:
         threshold: float | Unset | None,
         instruction: str | Unset | None,
         *,
-        many: bool,
+        first: int | None,
     ) -> Generator[list[ScoreRequest], list[Outcome], list[Ranking]]:
         """The one body of the four methods above: check what was given, then run the pipeline."""
         started = time.perf_counter()
         selection, instruction = self._resolved(top_n, threshold, instruction)
-        jobs = make_jobs(queries, documents_per_query, instruction, many=many)
+        jobs = make_jobs(queries, documents_per_query, instruction, first=first)
         rankings = yield from self._pipeline.rankings(jobs, selection)
         elapsed = time.perf_counter() - started
         return [replace(ranking, elapsed=elapsed) for ranking in rankings]

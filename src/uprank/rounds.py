@@ -11,16 +11,20 @@ import contextvars
 import os
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     import asyncio
+    from concurrent.futures import Future
 
-__all__ = ["adrive", "drive", "in_thread", "run_coroutine"]
+__all__ = ["Kept", "adrive", "drive", "in_background", "in_thread", "result_of", "run_coroutine"]
 
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")
 Result = TypeVar("Result")
+
+Kept: TypeAlias = "tuple[Result | None, BaseException | None]"
+"""What a coroutine gave, or what it raised to end the program."""
 
 
 def drive(plan: Generator[Question, Answer, Result], answer: Callable[[Question], Answer]) -> Result:
@@ -64,6 +68,20 @@ def run_coroutine(coroutine: Coroutine[object, object, Result]) -> Result:
 
     The coroutine runs on one background loop of the process, so a notebook cell may call it.
     """
+    future = in_background(coroutine)
+    try:
+        return result_of(future)
+    except BaseException:
+        future.cancel()  # e.g. KeyboardInterrupt: do not leave the coroutine running
+        raise
+
+
+def in_background(coroutine: Coroutine[object, object, Result]) -> Future[Kept[Result]]:
+    """Start a coroutine on the background loop of the process.
+
+    Returns:
+        For :func:`result_of`; cancelling it cancels the coroutine.
+    """
     import asyncio  # imported late: a third of the time of `import uprank`
 
     try:
@@ -71,15 +89,15 @@ def run_coroutine(coroutine: Coroutine[object, object, Result]) -> Result:
     except RuntimeError:
         coroutine.close()
         raise
-    future = asyncio.run_coroutine_threadsafe(_kept_in(coroutine), loop)
-    try:
-        result, leaving = future.result()
-        if leaving is not None:
-            raise leaving
-        return result  # type: ignore[return-value]  # set where nothing was raised
-    except BaseException:
-        future.cancel()  # e.g. KeyboardInterrupt: do not leave the coroutine running
-        raise
+    return asyncio.run_coroutine_threadsafe(_kept_in(coroutine), loop)
+
+
+def result_of(future: Future[Kept[Result]]) -> Result:
+    """Wait for a coroutine that was started by :func:`in_background`."""
+    result, leaving = future.result()
+    if leaving is not None:
+        raise leaving
+    return result  # type: ignore[return-value]  # set where nothing was raised
 
 
 async def in_thread(function: Callable[[], Result]) -> Result:
@@ -129,7 +147,7 @@ async def in_thread(function: Callable[[], Result]) -> Result:
     return result  # type: ignore[return-value]  # set where nothing was raised
 
 
-async def _kept_in(coroutine: Coroutine[object, object, Result]) -> tuple[Result | None, BaseException | None]:
+async def _kept_in(coroutine: Coroutine[object, object, Result]) -> Kept[Result]:
     """Hand on what would end the loop's thread, and with it everybody's coroutines, as a value."""
     try:
         return await coroutine, None

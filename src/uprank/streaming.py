@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias
 
 from uprank.documents import DocumentLike
 from uprank.ranking import RankedDocument, Ranking
+from uprank.rounds import Kept, in_background, result_of
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -18,35 +19,38 @@ __all__ = ["Query", "stream"]
 Query: TypeAlias = "tuple[str, Iterable[DocumentLike | RankedDocument]]"
 """A query and its documents."""
 
-Item = TypeVar("Item")
-
 _AHEAD = 2  # groups under way: while one is handed out, the next is scored
 
 
 def stream(
-    rank: Callable[[Sequence[Query]], list[Ranking]], queries: Iterable[Query], *, group: int
+    rank: Callable[[int, Sequence[Query]], Coroutine[object, object, list[Ranking]]],
+    queries: Iterable[Query],
+    *,
+    group: int,
 ) -> Iterator[Ranking]:
     """Rank queries in groups, the next group being scored while one is handed out.
 
     Args:
-        rank: Ranks the queries of a group.
+        rank: Ranks the queries of a group; told how many came before them.
         queries: Read as they are needed.
         group: How many queries are scored together.
 
     Yields:
         One ranking a query, in their order.
     """
-    from concurrent.futures import ThreadPoolExecutor
-
-    waiting: deque[Future[list[Ranking]]] = deque()
+    waiting: deque[Future[Kept[list[Ranking]]]] = deque()
     source = iter(queries)
-    pool = ThreadPoolExecutor(max_workers=_AHEAD, thread_name_prefix="uprank stream")
+    read = 0
     try:
         while True:
             while len(waiting) < _AHEAD and (some := list(islice(source, group))):
-                waiting.append(pool.submit(rank, some))
+                waiting.append(in_background(rank(read, some)))
+                read += len(some)
             if not waiting:
                 return
-            yield from waiting.popleft().result()
-    finally:  # also where the caller stops early
-        pool.shutdown(wait=False, cancel_futures=True)
+            rankings = result_of(waiting[0])
+            waiting.popleft()
+            yield from rankings
+    finally:  # also where the caller stops early, or is interrupted
+        for future in waiting:
+            future.cancel()

@@ -35,10 +35,23 @@ def make_jobs(
     documents_per_query: Sequence[Iterable[DocumentLike | RankedDocument]],
     instruction: str | None,
     *,
-    many: bool,
+    first: int | None,
 ) -> list[Job]:
+    """Check queries and documents.
+
+    Args:
+        queries: One query a job.
+        documents_per_query: As many lists of documents.
+        instruction: For all of them.
+        first: The number of the first query, for errors; ``None`` where there is but one.
+
+    Raises:
+        InvalidInputError: If anything is not what it should be.
+    """
     if isinstance(queries, str) or not isinstance(queries, Sized):
-        raise InvalidInputError("queries must be a list of strings; for one query call rank().")
+        raise InvalidInputError(
+            "queries must be a list of strings; for one query call rank(), for a generator rank_stream()."
+        )
     if not isinstance(documents_per_query, Sized):
         raise InvalidInputError("documents_per_query must be a list of lists of documents.")
     if instruction is not None and not isinstance(instruction, str):
@@ -47,7 +60,7 @@ def make_jobs(
     if len(queries) != len(documents_per_query):
         raise InvalidInputError(f"Got {len(queries)} queries but {len(documents_per_query)} lists of documents.")
     return [
-        _job(query, documents, instruction, f" of query {number}" if many else "")
+        _job(query, documents, instruction, "" if first is None else f" of query {first + number}")
         for number, (query, documents) in enumerate(zip(queries, documents_per_query, strict=True))
     ]
 

@@ -16,11 +16,18 @@ from uprank.extras import installed, require
 from uprank.scorers.base import ScoreRequest
 from uprank.scorers.local.batching import valid_token_budget
 from uprank.scorers.local.engines.base import EngineName
-from uprank.scorers.local.engines.choice import Exported, choose_engine, choose_precision, valid_engine
+from uprank.scorers.local.engines.choice import (
+    Exported,
+    choose_engine,
+    choose_precision,
+    valid_combination,
+    valid_engine,
+)
 from uprank.scorers.local.loading import (
     Checkpoint,
     DType,
     LongQuery,
+    check_present,
     device_for,
     valid_devices,
     valid_long_query,
@@ -105,6 +112,7 @@ class CrossEncoderScorer(LocalScorer):
         super().__init__(f"cross-encoder:{model}", max_wait_ms=max_wait_ms, max_queue=max_queue)
         self._engine = valid_engine(engine, dtype)
         self._devices = valid_devices(device)
+        valid_combination(engine, dtype, self._devices, compile=compile)
         self._checkpoint = Checkpoint(model, None, dtype, revision, trust_remote_code, local_files_only, token=token)
         self._compile = compile
         self._max_length = valid_max_length(max_length, name=self.name)
@@ -195,6 +203,8 @@ class CrossEncoderScorer(LocalScorer):
         from uprank.scorers.local.sentence_pairs import SentencePairEncoder
 
         require(f'model "{self.name}"', "local", "torch", "sentence_transformers")
+        for device in devices:
+            check_present(device)
         models = [self._load_model(device) for device in devices]
         self._pairs = SentencePairEncoder(
             models[0], name=self.name, max_length=self._max_length, long_query=self._long_query

@@ -20,6 +20,7 @@ __all__ = [
     "Checkpoint",
     "DType",
     "LongQuery",
+    "check_present",
     "device_for",
     "dtype_argument",
     "pick_device",
@@ -203,6 +204,18 @@ def pick_device(device: str | None) -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def check_present(device: str) -> None:
+    """Raise ``ConfigurationError`` where torch has no such device."""
+    import torch
+
+    kind = device.partition(":")[0]
+    if (kind == "cuda" and not torch.cuda.is_available()) or (kind == "mps" and not torch.backends.mps.is_available()):
+        raise ConfigurationError(
+            f'There is no device {device!r} here, or this torch is built without it. Pass device="cpu", or install '
+            "a torch for it."
+        )
 
 
 def _may_be_accelerated() -> bool:

@@ -128,6 +128,9 @@ class EnginePairRunner(Runner[Tokens, Logits]):
         self.lanes = engine.lanes
         self.token_budget = token_budget or engine.token_budget
 
+    def __repr__(self) -> str:
+        return f"{self._engine.name} in {self._engine.precision}, {self.lanes} at once"
+
     def run(self, rows: Sequence[Row[Tokens]], lane: int) -> Logits:
         return self._engine.run([row.payload for row in rows], lane)
 

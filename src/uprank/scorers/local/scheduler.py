@@ -68,6 +68,12 @@ class Scheduler:
         self._session: Session | None = None
         self._ending: Session | None = None
 
+    @property
+    def runner(self) -> AnyRunner | None:
+        """The loaded model; ``None`` before the first call."""
+        session = self._session
+        return None if session is None else session.runner
+
     def submit(self, make: MakeJob, failed: Failed | None = None) -> Future[list[Outcome]]:
         """Queue a job.
 

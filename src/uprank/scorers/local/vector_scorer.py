@@ -126,9 +126,8 @@ class VectorScorer(LocalScorer):
                 if new:
                     running.append(self._submit_precompute(new, bar))
                 if running and (not group or len(running) > _GROUPS_AHEAD):
-                    oldest = running.popleft()
-                    self._finished(oldest.future)
-                    added += oldest.made[0].added
+                    self._finished(running[0].future)  # in the queue until it is done: what is in it is cancelled
+                    added += running.popleft().made[0].added
         finally:
             for one in running:
                 one.future.cancel()

@@ -86,6 +86,10 @@ class LocalScorer(Scorer):
     def __deepcopy__(self, memo: dict[int, object]) -> LocalScorer:
         return self
 
+    def __repr__(self) -> str:
+        runner = self._scheduler.runner
+        return f"<{type(self).__name__} {self.name}{'' if runner is None else f' by {runner!r}'}>"
+
     @abstractmethod
     def _load_runner(self) -> AnyRunner:
         """Load the model. Runs on the scheduler's thread, once until unloaded; what it raises, all callers get."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
 from uprank.errors import ConfigurationError, ModelLoadError
@@ -10,7 +10,7 @@ from uprank.extras import installed, require
 from uprank.scorers.local.engines.base import EngineName, Precision
 from uprank.scorers.local.loading import DType
 
-__all__ = ["ChosenEngine", "Exported", "choose_engine", "choose_precision", "valid_engine"]
+__all__ = ["ChosenEngine", "Exported", "choose_engine", "choose_precision", "valid_combination", "valid_engine"]
 
 Exported = Literal["onnx", "openvino"]
 ChosenEngine = Literal["torch", "onnx", "openvino"]
@@ -32,6 +32,21 @@ def valid_engine(engine: EngineName, dtype: DType) -> EngineName:
         able = " or ".join(f'"{name}"' for name, types in _PRECISIONS.items() if dtype in types)
         raise ConfigurationError(f'engine="{engine}" does not compute in {dtype}; {able} does.')
     return engine
+
+
+def valid_combination(engine: EngineName, dtype: DType, devices: Sequence[str] | None, *, compile: bool) -> None:
+    """Refuse what cannot go together, whatever the model.
+
+    Raises:
+        ConfigurationError: If an engine or a number format of the CPU is asked for with something of torch's.
+    """
+    asked = f'engine="{engine}"' if engine in ("onnx", "openvino") else 'dtype="int8"' if dtype == "int8" else None
+    if asked is None:
+        return
+    if compile:
+        raise ConfigurationError(f"{asked} and compile=True do not go together: compiling is for torch.")
+    if devices is not None and (len(devices) > 1 or devices[0].partition(":")[0] != "cpu"):
+        raise ConfigurationError(f'{asked} runs on device="cpu"; got {", ".join(devices)}.')
 
 
 def choose_engine(

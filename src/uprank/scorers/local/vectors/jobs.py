@@ -46,6 +46,9 @@ class VectorRunner(Runner[object, Encoded]):
         self.lanes, self.ahead = encoder.lanes, encoder.ahead
         self.token_budget = token_budget or encoder.token_budget
 
+    def __repr__(self) -> str:
+        return f"{self.encoder.precision} on {self.encoder.device_type}, {self.lanes} at once"
+
     def run(self, rows: Sequence[Row[object]], lane: int) -> Encoded:
         queries = rows[0].place <= _QUERY
         return self.encoder.encode([row.payload for row in rows], queries=queries, lane=lane)

@@ -97,6 +97,10 @@ class TorchPairRunner(Runner[Tokens, PairLogits]):
             own = _PACKED_CPU_BUDGET if self._packed and device_type == "cpu" else default_token_budget(device_type)
             self.token_budget = token_budget or own
 
+    def __repr__(self) -> str:
+        kind, how = str(self._models[0].dtype).removeprefix("torch."), "packed" if self.packed else "padded"
+        return f"torch in {kind} on {self._models[0].device}, {how}, {self.lanes} at once"
+
     def run(self, rows: Sequence[Row[Tokens]], lane: int) -> PairLogits:
         import torch
 
