@@ -197,12 +197,12 @@ class CrossEncoderScorer(LocalScorer):
         return EnginePairRunner(loaded, self._token_budget)
 
     def _load_torch(self, devices: Sequence[str]) -> AnyRunner:
+        require(f'model "{self.name}"', "local", "torch", "sentence_transformers")
         from torch import nn
 
         from uprank.scorers.local.engines.torch import TorchPairRunner
         from uprank.scorers.local.sentence_pairs import SentencePairEncoder
 
-        require(f'model "{self.name}"', "local", "torch", "sentence_transformers")
         for device in devices:
             check_present(device)
         models = [self._load_model(device) for device in devices]
