@@ -30,7 +30,6 @@ FORMS: tuple[Options, ...] = (
     {"engine": "openvino", "dtype": "float32", "store": False},
     {"engine": "onnx", "dtype": "float32", "store": False},
     {"engine": "openvino", "dtype": "bfloat16", "store": False},
-    {"engine": "torch", "dtype": "bfloat16", "store": False},
     {"engine": "onnx", "dtype": "int8", "store": False},
     {"engine": "openvino", "dtype": "int8", "store": False},
     {"engine": "auto", "dtype": "auto", "store_dtype": "float16"},
