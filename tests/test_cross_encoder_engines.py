@@ -72,3 +72,23 @@ for engine in ("auto", "onnx"):
     model = CrossEncoder(str(tiny_models["bert"]), device="cpu")
     expected = model.predict([("fox", "a red fox")], activation_fn=torch.nn.Identity())[0]
     assert [float(line) for line in done.stdout.split()] == pytest.approx([expected] * 2, abs=1e-4)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is such a device here")
+def test_a_device_that_is_not_there_is_a_mistake_in_the_set_up_and_never_passed_over(tiny_models: dict[str, Path]):
+    reranker = Reranker(f"cross-encoder:{tiny_models['bert']}", device="cuda", on_error="passthrough")
+    with pytest.raises(ConfigurationError, match="There is no device 'cuda' here"):
+        reranker.rank(QUERY, ["a red fox"])
+
+
+def test_the_exact_form_is_the_same_model_in_float32_and_keeps_its_token(tiny_models: dict[str, Path]):
+    scorer = CrossEncoderScorer(
+        str(tiny_models["bert"]), engine="onnx", dtype="int8", max_length=64, token="hf_secret", progress=True
+    )
+    exact = scorer.exact()
+    assert (exact._checkpoint.dtype, exact._checkpoint.token) == ("float32", "hf_secret")
+    assert (scorer._checkpoint.dtype, scorer._progress, exact._progress) == ("int8", True, False)
+    assert (exact._max_length, exact._engine) == (64, "onnx")
+    np.testing.assert_allclose(
+        exact.score(QUERY, ["a red fox"]).values, scorer.score(QUERY, ["a red fox"]).values, atol=0.5
+    )

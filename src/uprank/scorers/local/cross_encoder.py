@@ -249,20 +249,7 @@ class CrossEncoderScorer(LocalScorer):
         )
 
     def exact(self) -> CrossEncoderScorer:
-        checkpoint = self._checkpoint
-        return CrossEncoderScorer(
-            checkpoint.source,
-            engine=self._engine,
-            device=self._devices,
-            dtype="float32",
-            max_length=self._max_length,
-            revision=checkpoint.revision,
-            token_budget=self._token_budget,
-            long_query=self._long_query,
-            trust_remote_code=checkpoint.trust_remote_code,
-            local_files_only=checkpoint.local_files_only,
-            token=checkpoint.token,
-        )
+        return self._twin(_checkpoint=replace(self._checkpoint, dtype="float32"), _compile=False, _progress=False)
 
     def _unload(self) -> None:
         self._pairs = None

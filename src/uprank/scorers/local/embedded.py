@@ -148,15 +148,7 @@ class EmbeddedScorer(VectorScorer):
         return TorchModel(model.eval(), config.pad_token_id or 0)
 
     def exact(self) -> EmbeddedScorer:
-        return EmbeddedScorer(
-            engine=self._engine,
-            device=self._device,
-            dtype="float32",
-            max_length=self._max_length,
-            store=False,
-            token_budget=self._token_budget,
-            long_query=self._long_query,
-        )
+        return self._unstored(_dtype="float32")
 
     def _digest(self) -> str:
         return f"sha256:{_WEIGHTS_SHA256}"

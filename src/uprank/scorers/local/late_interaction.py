@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from uprank.errors import ConfigurationError, ModelLoadError
@@ -183,21 +184,7 @@ class LateInteractionScorer(VectorScorer):
         return MultiVectorTextEncoder(model.eval(), self._max_length, name=self.name)
 
     def exact(self) -> LateInteractionScorer:
-        checkpoint = self._checkpoint
-        return LateInteractionScorer(
-            checkpoint.source,
-            engine=self._engine,
-            device=checkpoint.device,
-            dtype="float32",
-            max_length=self._max_length,
-            revision=checkpoint.revision,
-            store=False,
-            token_budget=self._token_budget,
-            long_query=self._long_query,
-            trust_remote_code=checkpoint.trust_remote_code,
-            local_files_only=checkpoint.local_files_only,
-            token=checkpoint.token,
-        )
+        return self._unstored(_checkpoint=replace(self._checkpoint, dtype="float32"))
 
     def _digest(self) -> str:
         return model_digest(model_files(self._checkpoint))

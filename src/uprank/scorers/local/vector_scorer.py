@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence, Sized
 from concurrent.futures import Future
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from uprank.errors import ConfigurationError, ModelLoadError, ScorerError, UprankError
 from uprank.scorers.base import Outcome, ScoreRequest
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from uprank.scorers.local.vectors.store import VectorStore
 
 __all__ = ["VectorScorer"]
+
+Self = TypeVar("Self", bound="VectorScorer")
 
 logger = logging.getLogger("uprank")
 
@@ -94,6 +96,14 @@ class VectorScorer(LocalScorer):
 
     def __getstate__(self) -> dict[str, object]:
         return {**super().__getstate__(), "_vectors": None}
+
+    def _unstored(self: Self, **changed: object) -> Self:
+        """The same scorer with other settings, which keeps nothing."""
+        from uprank.scorers.local.vectors.options import StoreOptions
+
+        return self._twin(
+            _store=StoreOptions(store=False, store_dtype="auto", store_memory=0), _progress=False, **changed
+        )
 
     def precompute(self, texts: Iterable[str], *, progress: bool = False) -> int:
         """Encode documents ahead and keep their vectors.

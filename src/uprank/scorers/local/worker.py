@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 from weakref import ref
 
 from uprank.scorers.base import Outcome, Scorer, ScoreRequest, Scores
@@ -18,6 +18,8 @@ from uprank.scorers.local.scheduler import MAX_QUEUE, Scheduler
 from uprank.scorers.local.tasks import AnyJob, Failed, MakeJob
 
 __all__ = ["LocalScorer"]
+
+Self = TypeVar("Self", bound="LocalScorer")
 
 
 class LocalScorer(Scorer):
@@ -79,6 +81,12 @@ class LocalScorer(Scorer):
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
         self._scheduler = self._new_scheduler()
+
+    def _twin(self: Self, **changed: object) -> Self:
+        """The same scorer with other settings, nothing loaded. What is secret must be among the changed."""
+        twin = object.__new__(type(self))
+        twin.__setstate__({**self.__getstate__(), **changed})
+        return twin
 
     def __copy__(self) -> LocalScorer:
         return self  # one loaded model is enough, and may be shared

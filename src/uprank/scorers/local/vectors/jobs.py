@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import threading
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -78,8 +79,9 @@ class _DocumentJob(Job[object, Encoded]):
     def rows(self) -> Sequence[Row[object]] | None:
         return next(self._steps, None)
 
+    @abstractmethod
     def _given(self) -> Iterator[Sequence[Row[object]]]:
-        raise NotImplementedError
+        """Gives what :meth:`rows` does, step by step."""
 
     def _looked_up(self, texts: Sequence[str]) -> tuple[list[tuple[str, Known]], dict[str, bytes]]:
         """What is kept of some texts; and the other texts, with their digests."""
