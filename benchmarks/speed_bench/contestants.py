@@ -12,15 +12,18 @@ __all__ = [
     "BEST",
     "ENGINES",
     "OURS",
+    "OURS_INT8",
     "PEERS",
     "SWEEP",
     "UPRANK",
+    "UPRANK_INT8",
     "Contestant",
     "Export",
     "variants",
 ]
 
 OURS = "uprank"
+OURS_INT8 = "uprank, int8"
 BASE = "sentence-transformers, default"
 BEST = "sentence-transformers, best"
 
@@ -67,6 +70,8 @@ def _uprank(name: str, devices: tuple[str, ...] = ("cpu", "cuda"), **options: st
 
 
 UPRANK = _uprank(OURS)
+UPRANK_INT8 = _uprank(OURS_INT8, ("cpu",), engine="onnx", dtype="int8")
+"""In the precision of FlashRank's models: beside it, the like is compared with the like."""
 
 ENGINES: Sequence[Contestant] = (
     _uprank("uprank, torch float32", engine="torch", dtype="float32"),

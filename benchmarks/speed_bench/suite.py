@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from speed_bench import measures
-from speed_bench.contestants import BASE, BEST, ENGINES, OURS, PEERS, UPRANK, Contestant
+from speed_bench.contestants import BASE, BEST, ENGINES, OURS, PEERS, UPRANK, UPRANK_INT8, Contestant
 from speed_bench.field import Field, Player
 from speed_bench.machine import Machine, describe
 from speed_bench.models import SHAPES, build
@@ -107,7 +107,7 @@ class _Model:
             for name, best in swept.best.items()
         }
         self._tell("starting the contestants")
-        every = (UPRANK, *PEERS, *(ENGINES if settings.engines else ())) if given is None else given
+        every = (UPRANK, UPRANK_INT8, *PEERS, *(ENGINES if settings.engines else ())) if given is None else given
         players = self._field.start(every)
         bests = self._start_bests(swept)
         budget = Budget(settings.budget, dict(_WEIGHTS))

@@ -34,13 +34,14 @@ def report(
     Args:
         scores: A scorer's checked answer.
         mode: ``"native"``, or ``"probability"``.
-        calibrator: Used for ``"probability"`` instead of the sigmoid.
+        calibrator: Used for ``"probability"`` instead of the sigmoid; by default the scores' own.
         model: Named in errors.
 
     Raises:
         ScoreKindError: If probabilities were asked for and cannot be had.
         InvalidScoresError: If the calibrator's answer is no probability.
     """
+    calibrator = calibrator or scores.calibrator
     if scores.reported is not None:
         if mode == "native" or calibrator is None:
             return list(scores.reported), "probability"

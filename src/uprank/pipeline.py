@@ -10,10 +10,13 @@ from typing import Literal, TypeAlias
 from uprank.calibration import Calibrator, ScoreMode, no_probabilities, report
 from uprank.errors import InvalidScoresError, ScoreKindError, ScorerError, UprankError
 from uprank.ranking import RankedDocument, Ranking
-from uprank.scorers.base import Outcome, ScoreKind, Scorer, ScoreRequest
+from uprank.scorers.base import Outcome, ScoreKind, Scorer, Scores, Usage
 from uprank.scorers.callable import CallableScorer
+from uprank.scorers.checking import check_scores
+from uprank.scorers.combined.base import Ask, CombinedScorer
+from uprank.scorers.evidence import Evidence
 from uprank.selection import Selection, threshold_on_ranks
-from uprank.validation import Job, check_scores
+from uprank.validation import Job
 
 __all__ = ["ErrorPolicy", "Pipeline"]
 
@@ -40,15 +43,13 @@ class Pipeline:
     calibrator: Calibrator | None
     on_error: ErrorPolicy
 
-    def rankings(
-        self, jobs: Sequence[Job], selection: Selection
-    ) -> Generator[list[ScoreRequest], list[Outcome], list[Ranking]]:
+    def rankings(self, jobs: Sequence[Job], selection: Selection) -> Generator[Ask, list[Outcome], list[Ranking]]:
         """Ask for outcomes once, then make the rankings."""
         asked = [job for job in jobs if job.documents]
         outcomes: list[Outcome] = []
         if asked:
             try:
-                outcomes = yield [job.request for job in asked]
+                outcomes = yield Ask(self.scorer, [job.request for job in asked])
             except Exception as error:  # judged per job below
                 outcomes = [error] * len(asked)
             if not isinstance(outcomes, Sequence) or len(outcomes) != len(asked):
@@ -72,7 +73,7 @@ class Pipeline:
             if isinstance(outcome, Exception):
                 raise outcome
             scores = check_scores(outcome, len(job.request.texts), self.model)
-            reported, kind = report(scores, self.score_mode, self.calibrator, model=self.model)
+            reported, kind = self._reported(scores)
         except UprankError as error:
             if not isinstance(error, ScorerError) or self.on_error == "raise":
                 raise
@@ -82,24 +83,52 @@ class Pipeline:
             if self.on_error == "raise":
                 raise failure from cause
             return self._passthrough(job, failure, selection)
+        model = scores.model or self.model
+        warnings = scores.warnings
+        if selection.threshold is not None and not self._comparable(scores, kind):
+            note = (
+                f"The threshold was not applied: {model} answered, whose scores are not on the scale of {self.model}."
+            )
+            selection, warnings = replace(selection, threshold=None), (*warnings, note)
         if selection.threshold is not None and kind == "rank":
-            raise threshold_on_ranks(self.model)
-        for note in scores.warnings:
-            logger.info("%s: %s", self.model, note)
+            raise threshold_on_ranks(model)
+        for note in warnings:
+            logger.info("%s: %s", model, note)
         raw = [scores.values[position] for position in job.positions]
         order = sorted(range(len(raw)), key=lambda index: (-raw[index], index))
         shown = ((index, reported[job.positions[index]]) for index in order)
         kept = [pair for pair in shown if selection.passes(pair[1], degraded=scores.degraded)]
-        hits = [RankedDocument(job.documents[index], index, rank, score) for rank, (index, score) in enumerate(kept)]
+        known = scores.evidence or [_NOTHING_KNOWN] * len(scores.values)
+        hits = [_hit(job, index, rank, score, known[job.positions[index]]) for rank, (index, score) in enumerate(kept)]
         return Ranking(
             job.query,
             tuple(hits[: selection.top_n]),
-            self.model,
+            model,
             kind,
-            usage=replace(scores.usage, pairs=len(job.request.texts)),
+            usage=self._usage(job, scores),
             degraded=scores.degraded,
-            warnings=scores.warnings,
+            warnings=warnings,
+            attempts=scores.attempts,
         )
+
+    def _usage(self, job: Job, scores: Scores) -> Usage:
+        """What scoring consumed; only a scorer made of others knows better than the number of texts how many pairs."""
+        if isinstance(self.scorer, CombinedScorer):
+            return scores.usage
+        return replace(scores.usage, pairs=len(job.request.texts))
+
+    def _reported(self, scores: Scores) -> tuple[list[float | None], ScoreKind]:
+        """The scores to show. Where another model than the one configured answered, its own calibrator applies."""
+        if not scores.attempts:
+            return report(scores, self.score_mode, self.calibrator, model=self.model)
+        try:
+            return report(scores, self.score_mode, None, model=scores.model or self.model)
+        except ScoreKindError:  # it has no probabilities to give, and to fail now would make the outage one
+            return [None] * len(scores.values), "probability"
+
+    def _comparable(self, scores: Scores, kind: ScoreKind) -> bool:
+        """Whether these scores are on the scale that a threshold was meant for."""
+        return not scores.attempts or kind == self.kind() == "probability"
 
     def _passthrough(self, job: Job, error: ScorerError, selection: Selection) -> Ranking:
         """The original order without scores; the threshold does not apply to what has none."""
@@ -124,7 +153,17 @@ class Pipeline:
                 f'score="probability" needs to know what the numbers of {self.model} mean: pass '
                 'score_kind="logit" (a sigmoid is applied) or score_kind="probability" (it is not), or calibrator=.'
             )
-        if self.score_mode == "probability" and self.calibrator is None and kind in ("cosine", "rank"):
+        without = self.calibrator is None and not self.scorer.calibrated
+        if self.score_mode == "probability" and without and kind in ("cosine", "rank"):
             raise no_probabilities(self.model, kind)
         if threshold is not None and kind == "rank" and self.score_mode == "native":
             raise threshold_on_ranks(self.model)
+
+
+_NOTHING_KNOWN = Evidence()
+
+
+def _hit(job: Job, index: int, rank: int, score: float | None, known: Evidence) -> RankedDocument:
+    return RankedDocument(
+        job.documents[index], index, rank, score, known.model, known.stage, known.passage, known.truncated
+    )

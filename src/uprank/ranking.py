@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, overload
 
 from uprank.documents import Document, scorable
 from uprank.extras import require
 from uprank.scorers.base import ScoreKind, Usage
+from uprank.scorers.evidence import Attempt, Passage
 
 if TYPE_CHECKING:
     import pandas
@@ -27,15 +28,28 @@ class RankedDocument:
         rank: Its position in the full ranking; 0 is the most relevant.
         score: Its relevance score, of the ranking's ``score_kind``; ``None`` where there is none, as in a
             ranking that kept the original order, or below the documents that a language model scored.
+        model: Which model gave the score, where several share a ranking, as in a cascade.
+        stage: Which stage of a cascade gave it, the first being 0.
+        passage: The part of the document that the score is of, with ``long_documents=``.
+        truncated: Whether the model read only the beginning of the document; ``None`` where that is not known.
     """
 
     document: Document
     index: int
     rank: int
     score: float | None
+    model: str | None = None
+    stage: int | None = None
+    passage: Passage | None = None
+    truncated: bool | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return rank, index, score, id, text and metadata, ready for JSON if the metadata is."""
+        """Return rank, index, score, id, text and metadata, and what else is known of the score, ready for JSON.
+
+        The metadata is the caller's: it must be fit for JSON itself.
+        """
+        passage = None if self.passage is None else asdict(self.passage)
+        more = {"model": self.model, "stage": self.stage, "passage": passage, "truncated": self.truncated}
         return {
             "rank": self.rank,
             "index": self.index,
@@ -43,6 +57,7 @@ class RankedDocument:
             "id": self.document.id,
             "text": self.document.text,
             "metadata": dict(self.document.metadata),
+            **{name: value for name, value in more.items() if value is not None},
         }
 
 
@@ -64,6 +79,7 @@ class Ranking(Sequence[RankedDocument]):
         degraded: True where the scorer failed and ``on_error="passthrough"`` kept the original
             order, scores being ``None`` then; and where the order is only the best that could be had.
         warnings: What the caller should know, e.g. why the ranking is degraded.
+        attempts: The models that were to answer and did not, in the order they were asked.
     """
 
     query: str
@@ -74,6 +90,7 @@ class Ranking(Sequence[RankedDocument]):
     elapsed: float = field(default=0.0, compare=False)
     degraded: bool = False
     warnings: tuple[str, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
 
     def __len__(self) -> int:
         return len(self.hits)
@@ -91,7 +108,7 @@ class Ranking(Sequence[RankedDocument]):
         return self.hits[index]
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """Return one dict a hit: rank, index, score, id, text, metadata."""
+        """Return one dict a hit, as :meth:`RankedDocument.to_dict` makes them."""
         return [hit.to_dict() for hit in self.hits]
 
     def to_pandas(self) -> pandas.DataFrame:
@@ -103,7 +120,9 @@ class Ranking(Sequence[RankedDocument]):
         require("Ranking.to_pandas()", "pandas", "pandas")
         import pandas
 
-        return pandas.DataFrame(self.to_dicts(), columns=["rank", "index", "score", "id", "text", "metadata"])
+        rows = self.to_dicts()
+        columns = dict.fromkeys(["rank", "index", "score", "id", "text", "metadata"])
+        return pandas.DataFrame(rows, columns=[*(columns | dict.fromkeys(name for row in rows for name in row))])
 
     def __str__(self) -> str:
         lines = []

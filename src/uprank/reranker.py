@@ -17,7 +17,8 @@ from uprank.fidelity import Fidelity, compare
 from uprank.pipeline import ErrorPolicy, Pipeline
 from uprank.ranking import RankedDocument, Ranking
 from uprank.rounds import adrive, drive
-from uprank.scorers.base import Outcome, Scorer, ScoreRequest
+from uprank.scorers.base import Outcome, Scorer
+from uprank.scorers.combined.base import Ask
 from uprank.scorers.registry import Model, as_scorer
 from uprank.secrets import masked, without_secrets
 from uprank.selection import UNSET, Selection, Unset
@@ -141,7 +142,7 @@ class Reranker:
             ScoreKindError: If ``threshold`` is compared with scores of kind ``"rank"``.
         """
         plan = self._plan([query], [documents], top_n, threshold, instruction, first=None)
-        return drive(plan, self._scorer.score_many)[0]
+        return drive(plan, _answer)[0]
 
     async def arank(
         self,
@@ -154,7 +155,7 @@ class Reranker:
     ) -> Ranking:
         """As :meth:`rank`, without blocking the event loop. Cancelling the task cancels the call."""
         plan = self._plan([query], [documents], top_n, threshold, instruction, first=None)
-        return (await adrive(plan, self._scorer.ascore_many))[0]
+        return (await adrive(plan, _aanswer))[0]
 
     def rank_many(
         self,
@@ -183,7 +184,7 @@ class Reranker:
                 failed are degraded.
         """
         plan = self._plan(queries, documents_per_query, top_n, threshold, instruction, first=0)
-        return drive(plan, self._scorer.score_many)
+        return drive(plan, _answer)
 
     async def arank_many(
         self,
@@ -196,7 +197,7 @@ class Reranker:
     ) -> list[Ranking]:
         """As :meth:`rank_many`, without blocking the event loop."""
         plan = self._plan(queries, documents_per_query, top_n, threshold, instruction, first=0)
-        return await adrive(plan, self._scorer.ascore_many)
+        return await adrive(plan, _aanswer)
 
     def rank_stream(
         self,
@@ -233,7 +234,7 @@ class Reranker:
                     raise InvalidInputError(f"Query {number} must be a pair of a query and its documents.")
             asked, documents = [query for query, _ in some], [documents for _, documents in some]
             plan = self._plan(asked, documents, top_n, threshold, instruction, first=first)
-            return await adrive(plan, self._scorer.ascore_many)
+            return await adrive(plan, _aanswer)
 
         if not isinstance(queries, Iterable):
             raise InvalidInputError("queries must be pairs of a query and its documents, e.g. from a generator.")
@@ -326,7 +327,7 @@ class Reranker:
         instruction: str | Unset | None,
         *,
         first: int | None,
-    ) -> Generator[list[ScoreRequest], list[Outcome], list[Ranking]]:
+    ) -> Generator[Ask, list[Outcome], list[Ranking]]:
         """The one body of the four methods above: check what was given, then run the pipeline."""
         started = time.perf_counter()
         selection, instruction = self._resolved(top_n, threshold, instruction)
@@ -353,3 +354,11 @@ class Reranker:
 
 def _remake(model: Model, arguments: dict[str, object]) -> Reranker:
     return Reranker(model, **arguments)  # type: ignore[arg-type]  # the arguments of an earlier one
+
+
+def _answer(ask: Ask) -> list[Outcome]:
+    return ask.scorer.score_many(ask.requests)
+
+
+async def _aanswer(ask: Ask) -> list[Outcome]:
+    return await ask.scorer.ascore_many(ask.requests)

@@ -9,13 +9,16 @@ implement :meth:`Scorer.score`; override :meth:`Scorer.ascore` where you can awa
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeVar
 
 from uprank.errors import ConfigurationError
+from uprank.scorers.evidence import Attempt, Evidence
 
 __all__ = ["Outcome", "ScoreKind", "ScoreRequest", "Scorer", "Scores", "Usage"]
+
+Number = TypeVar("Number", int, float)
 
 ScoreKind: TypeAlias = Literal["probability", "logit", "cosine", "rank"]
 """What a score means.
@@ -48,6 +51,17 @@ class Usage:
     retries: int = 0
     cost: float | None = None
 
+    def __add__(self, other: Usage) -> Usage:
+        """What two calls consumed together; of what only one of them tells, that."""
+        return Usage(
+            self.pairs + other.pairs,
+            _sum(self.tokens, other.tokens),
+            _sum(self.search_units, other.search_units),
+            self.requests + other.requests,
+            self.retries + other.retries,
+            _sum(self.cost, other.cost),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class ScoreRequest:
@@ -55,13 +69,15 @@ class ScoreRequest:
 
     Args:
         query: Not empty.
-        texts: At least one; no two alike.
+        texts: At least one; no two alike. They stand in the order of the first stage, best first.
         instruction: What to judge by, for models that take one.
+        retrieval_scores: The first stage's score of each text, higher meaning better; ``None`` where not all have one.
     """
 
     query: str
     texts: Sequence[str]
     instruction: str | None = None
+    retrieval_scores: Sequence[float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +96,10 @@ class Scores:
         reported: Where what is shown is not made of ``values``: a probability for each text, or
             ``None`` where there is no score to give. It must not rise where ``values`` fall.
         degraded: Whether the order is only the best that could be had, e.g. within a budget.
+        model: Who scored, where it is not the scorer that was asked, as behind a fallback.
+        attempts: The models that were to answer and did not.
+        evidence: What each score rests on, one a text.
+        calibrator: Turns ``values`` into probabilities, where the scorer knows how: a non-decreasing function.
     """
 
     values: Sequence[float]
@@ -89,6 +109,10 @@ class Scores:
     warnings: tuple[str, ...] = ()
     reported: Sequence[float | None] | None = None
     degraded: bool = False
+    model: str | None = None
+    attempts: tuple[Attempt, ...] = ()
+    evidence: Sequence[Evidence] | None = None
+    calibrator: Callable[[float], float] | None = None
 
 
 Outcome: TypeAlias = "Scores | Exception"
@@ -106,6 +130,9 @@ class Scorer(ABC):
         listwise: Whether a document's score depends on the other documents of the request, so that
             requests must not be split nor scores kept for a document by itself.
         key_variable: The environment variable that its key is customarily in, where it takes one.
+        calibrated: Whether its scores come with a calibrator.
+        document_window: How many tokens of a document it reads, at most; ``None`` where that is not known. The first
+            use of a model may tell more.
     """
 
     name: str = "scorer"
@@ -113,6 +140,8 @@ class Scorer(ABC):
     accepts_instruction: bool = False
     listwise: bool = False
     key_variable: str | None = None
+    calibrated: bool = False
+    document_window: int | None = None
 
     @abstractmethod
     def score(self, query: str, texts: Sequence[str], *, instruction: str | None = None) -> Scores:
@@ -154,6 +183,17 @@ class Scorer(ABC):
             "embedded, late-interaction: or embedding:."
         )
 
+    def identity(self) -> Mapping[str, object] | None:
+        """All that its scores depend on beside query, texts and instruction, as JSON has it: for what is kept of them.
+
+        Two scorers with the same identity give the same scores, in any process, on any day. It may read the
+        model's files, so call it off the event loop.
+
+        Returns:
+            ``None`` where nobody can tell, as of a function: then nothing of its scores may be kept.
+        """
+        return None
+
     def exact(self) -> Scorer:
         """The same model in float32, to compare a faster form with.
 
@@ -171,6 +211,10 @@ class Scorer(ABC):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
+
+
+def _sum(one: Number | None, other: Number | None) -> Number | None:
+    return other if one is None else one if other is None else one + other
 
 
 def _outcome(scorer: Scorer, request: ScoreRequest) -> Outcome:

@@ -1,0 +1,243 @@
+"""What all scorers share that are made of others: one generator of rounds, answered by threads or by asyncio.
+
+A plan yields a *round*: which of the members are asked, and what. It receives, for each of them, one
+outcome a request, checked, and in the end returns one outcome for each request that it was given.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import copy
+import queue
+import threading
+from abc import abstractmethod
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias, TypeVar
+
+from uprank.concurrency import Part, arun_round, run_round
+from uprank.errors import DeadlineExceededError, InvalidScoresError, ScorerError, UprankError
+from uprank.rounds import adrive, drive
+from uprank.scorers.base import Outcome, Scorer, ScoreRequest, Scores
+from uprank.scorers.checking import check_scores
+
+__all__ = ["Ask", "CombinedPlan", "CombinedScorer", "leaves", "rebuilt"]
+
+Self = TypeVar("Self", bound="CombinedScorer")
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One member's part of a round.
+
+    Args:
+        scorer: Who is asked.
+        requests: What; at least one.
+        seconds: How long its answer is waited for; ``None`` sets no limit.
+    """
+
+    scorer: Scorer
+    requests: Sequence[ScoreRequest]
+    seconds: float | None = None
+
+
+CombinedPlan: TypeAlias = "Generator[Sequence[Ask], list[list[Outcome]], list[Outcome]]"
+
+
+class CombinedScorer(Scorer):
+    """Base of the scorers that score by asking others. A subclass says who is asked what, in :meth:`_plan`.
+
+    Args:
+        members: Who may be asked; at least one. Closing the scorer closes them.
+    """
+
+    def __init__(self, members: Sequence[Scorer]) -> None:
+        self.members = tuple(members)
+        self.accepts_instruction = any(member.accepts_instruction for member in self.members)
+        self.listwise = any(member.listwise for member in self.members)
+
+    @abstractmethod
+    def _plan(self, requests: Sequence[ScoreRequest]) -> CombinedPlan:
+        """Yield rounds, receive the members' outcomes, and return one outcome a request.
+
+        An outcome received is either checked scores (finite floats, one a text, usage with its pairs) or a
+        :class:`~uprank.errors.ScorerError`; mistakes in the set-up and in the input are raised instead.
+
+        Args:
+            requests: At least one.
+        """
+
+    def with_members(self: Self, members: Sequence[Scorer]) -> Self:
+        """The same scorer over other members, as many as it has. What it has learned of the members begins anew."""
+        changed = copy.copy(self)
+        CombinedScorer.__init__(changed, members)
+        return changed
+
+    def score(self, query: str, texts: Sequence[str], *, instruction: str | None = None) -> Scores:
+        return _raised(self.score_many([ScoreRequest(query, texts, instruction)])[0])
+
+    async def ascore(self, query: str, texts: Sequence[str], *, instruction: str | None = None) -> Scores:
+        return _raised((await self.ascore_many([ScoreRequest(query, texts, instruction)]))[0])
+
+    def score_many(self, requests: Sequence[ScoreRequest]) -> list[Outcome]:
+        """As :meth:`Scorer.score_many`; members of one round are asked at once, in threads."""
+        return drive(self._plan(requests), _round) if requests else []
+
+    async def ascore_many(self, requests: Sequence[ScoreRequest]) -> list[Outcome]:
+        """As :meth:`score_many`. Cancelling the task cancels what is under way."""
+        return await adrive(self._plan(requests), _around) if requests else []
+
+    def precompute(self, texts: Iterable[str], *, progress: bool = False) -> int:
+        """Have the members that keep document vectors compute them; see :meth:`Scorer.precompute`.
+
+        Returns:
+            The most that one of them did not have already.
+        """
+        keeping = [member for member in self.members if _keeps_vectors(member)]
+        if not keeping:
+            return super().precompute(texts, progress=progress)
+        if len(keeping) == 1:
+            return keeping[0].precompute(texts, progress=progress)
+        given = list(texts)
+        return max(member.precompute(given, progress=progress) for member in keeping)
+
+    def close(self) -> None:
+        for member in self.members:
+            member.close()
+
+    async def aclose(self) -> None:
+        for member in self.members:
+            await member.aclose()
+
+
+def leaves(scorer: Scorer) -> list[Scorer]:
+    """The scorers that a scorer is made of in the end; of one that is not combined, itself."""
+    if isinstance(scorer, CombinedScorer):
+        return [leaf for member in scorer.members for leaf in leaves(member)]
+    return [scorer]
+
+
+def rebuilt(scorer: Scorer, around: Callable[[Scorer], Scorer]) -> Scorer:
+    """The same scorer with each of its :func:`leaves` replaced by what ``around`` makes of it."""
+    if isinstance(scorer, CombinedScorer):
+        return scorer.with_members([rebuilt(member, around) for member in scorer.members])
+    return around(scorer)
+
+
+def _keeps_vectors(scorer: Scorer) -> bool:
+    if isinstance(scorer, CombinedScorer):
+        return any(_keeps_vectors(member) for member in scorer.members)
+    return type(scorer).precompute is not Scorer.precompute
+
+
+def _one(ask: Ask) -> Generator[Ask, list[Outcome], list[Outcome] | Exception]:
+    return (yield ask)
+
+
+def _round(asks: Sequence[Ask]) -> list[list[Outcome]]:
+    if len(asks) == 1:
+        return [_answer(asks[0])]
+    parts = _parts(asks)
+    return _all(run_round(parts, lambda ask, _: _answer(ask), workers=len(parts)))
+
+
+async def _around(asks: Sequence[Ask]) -> list[list[Outcome]]:
+    if len(asks) == 1:
+        return [await _aanswer(asks[0])]
+    parts = _parts(asks)
+    return _all(await arun_round(parts, _aanswer, workers=len(parts)))
+
+
+def _parts(asks: Sequence[Ask]) -> Sequence[Part[Ask, list[Outcome], list[Outcome] | Exception]]:
+    """Each member by itself: one that raises does not stop the others of the round."""
+    return [Part(_one(ask), number) for number, ask in enumerate(asks)]
+
+
+def _all(answers: Sequence[list[Outcome] | Exception]) -> list[list[Outcome]]:
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise answer
+    return list(answers)  # type: ignore[arg-type]  # none of them is an exception
+
+
+def _answer(ask: Ask) -> list[Outcome]:
+    if ask.seconds is None:
+        return _checked(ask, _called(ask))
+    done: queue.SimpleQueue[list[Outcome] | BaseException] = queue.SimpleQueue()
+
+    def work() -> None:
+        try:
+            done.put(_called(ask))
+        except BaseException as error:  # e.g. SystemExit: raised in the caller's thread
+            done.put(error)
+
+    context = contextvars.copy_context()  # by which frameworks know whose call this is
+    threading.Thread(target=context.run, args=(work,), name="uprank-member", daemon=True).start()
+    try:
+        answer = done.get(timeout=max(0.0, ask.seconds))
+    except queue.Empty:
+        answer = [_too_late(ask)] * len(ask.requests)
+    if isinstance(answer, BaseException):
+        raise answer
+    return _checked(ask, answer)
+
+
+async def _aanswer(ask: Ask) -> list[Outcome]:
+    import asyncio  # imported late: a third of the time of `import uprank`
+
+    outcomes: list[Outcome]
+    try:
+        outcomes = await asyncio.wait_for(ask.scorer.ascore_many(ask.requests), ask.seconds)
+    except asyncio.TimeoutError as error:
+        late: Exception = error if ask.seconds is None else _too_late(ask)  # without a limit, it is the scorer's own
+        outcomes = [late] * len(ask.requests)
+    except Exception as error:  # handed on as a value, as below
+        outcomes = [error] * len(ask.requests)
+    return _checked(ask, outcomes)
+
+
+def _called(ask: Ask) -> list[Outcome]:
+    try:
+        return ask.scorer.score_many(ask.requests)
+    except Exception as error:  # handed on as a value: the plan decides what it means
+        return [error] * len(ask.requests)
+
+
+def _checked(ask: Ask, outcomes: list[Outcome]) -> list[Outcome]:
+    name = ask.scorer.name
+    if not isinstance(outcomes, Sequence) or len(outcomes) != len(ask.requests):
+        answer = len(outcomes) if isinstance(outcomes, Sequence) else type(outcomes).__name__
+        problem = f"{name} answered {answer} for {len(ask.requests)} requests; its score_many() is wrong."
+        return [InvalidScoresError(problem)] * len(ask.requests)
+    return [_sound(ask.scorer, request, outcome) for request, outcome in zip(ask.requests, outcomes, strict=True)]
+
+
+def _sound(scorer: Scorer, request: ScoreRequest, outcome: Outcome) -> Outcome:
+    """Checked scores, or a scorer's error; a mistake in the set-up or the input is raised."""
+    name = scorer.name
+    try:
+        if isinstance(outcome, Exception):
+            raise outcome
+        scores = check_scores(outcome, len(request.texts), name)
+        pairs = scores.usage.pairs if isinstance(scorer, CombinedScorer) else len(request.texts)
+        return replace(scores, usage=replace(scores.usage, pairs=pairs))
+    except ScorerError as error:
+        return error
+    except UprankError:
+        raise
+    except Exception as error:
+        failure = ScorerError(f"{name} failed with {type(error).__name__}: {error}")
+        failure.__cause__ = error
+        return failure
+
+
+def _too_late(ask: Ask) -> DeadlineExceededError:
+    return DeadlineExceededError(
+        f"{ask.scorer.name} gave no answer within the {ask.seconds:.3g} s that were left.", model=ask.scorer.name
+    )
+
+
+def _raised(outcome: Outcome) -> Scores:
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
