@@ -205,6 +205,36 @@ def save_causal(folder: Path, *, template: bool = True) -> Path:
 SAVERS = {"bert": save_bert, "xlm-roberta": save_xlm_roberta, "modernbert": save_modernbert, "causal": save_causal}
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Make known the marker that the next function reads."""
+    config.addinivalue_line(
+        "markers",
+        "rotated(n): of all combinations of a test's parameters, run one in n; the others are slow. Where n is no more "
+        "than the length of every list of parameters but one, still every pair of two parameters' values comes up.",
+    )
+
+
+@pytest.hookimpl(tryfirst=True)  # before those marked slow are left out
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow the combinations of which it is not the turn: those whose values' places do not add up to it."""
+    seen: dict[tuple[object, str], list[int]] = {}  # the values of each parameter, in their order
+    for item in items:
+        if (mark := item.get_closest_marker("rotated")) is None:
+            continue
+        assert isinstance(item, pytest.Function)
+        lists = [each.args[0] for each in item.iter_markers("parametrize")]
+        together = {name for names in lists if not isinstance(names, str) for name in names[1:]}
+        total = 0
+        for name, value in item.callspec.params.items():
+            if name not in together:
+                values = seen.setdefault((item.function, name), [])
+                if id(value) not in values:
+                    values.append(id(value))
+                total += values.index(id(value))
+        if total % mark.args[0]:
+            item.add_marker(pytest.mark.slow)
+
+
 def pytest_collection_finish() -> None:
     """Leave out of all full collections what was imported to collect the tests: a second each, and many are made."""
     gc.freeze()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import random
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -57,6 +58,14 @@ def folder(request: pytest.FixtureRequest, tiny_models: dict[str, Path]) -> Path
     return tiny_models[request.param]
 
 
+@pytest.fixture(scope="module")
+def scorer(folder: Path) -> Iterator[CrossEncoderScorer]:
+    """A scorer of each model with the usual options, loaded once."""
+    made = CrossEncoderScorer(str(folder), device="cpu", dtype="float32")
+    yield made
+    made.close()
+
+
 @pytest.mark.parametrize("engine", ["torch", "onnx", "openvino"])
 def test_scores_equal_those_of_predict(folder: Path, engine: EngineName):
     if engine != "torch" and folder.name.startswith("causal"):
@@ -68,16 +77,15 @@ def test_scores_equal_those_of_predict(folder: Path, engine: EngineName):
     np.testing.assert_allclose(scores.values, expected, atol=1e-4)
 
 
-def test_batches_of_unequal_length_equal_singles(folder: Path):
-    scorer = CrossEncoderScorer(str(folder), device="cpu", dtype="float32")
+@pytest.mark.rotated(2)
+@pytest.mark.parametrize("token_budget", [1, 100, 400, 100_000])
+def test_batches_of_unequal_length_equal_singles(folder: Path, scorer: CrossEncoderScorer, token_budget: int):
     singles = [scorer.score(QUERY, [text]).values[0] for text in TEXTS]
-    for token_budget in (1, 100, 400, 100_000):
-        scorer = CrossEncoderScorer(str(folder), device="cpu", dtype="float32", token_budget=token_budget)
-        np.testing.assert_allclose(scorer.score(QUERY, TEXTS).values, singles, atol=1e-4)
+    batched = CrossEncoderScorer(str(folder), device="cpu", dtype="float32", token_budget=token_budget)
+    np.testing.assert_allclose(batched.score(QUERY, TEXTS).values, singles, atol=1e-4)
 
 
-def test_many_queries_in_one_batch_equal_single_queries(folder: Path):
-    scorer = CrossEncoderScorer(str(folder), device="cpu", dtype="float32")
+def test_many_queries_in_one_batch_equal_single_queries(scorer: CrossEncoderScorer):
     queries = [QUERY, "red fox", "the capital of france"]
     lists = [passages(5, 40, 2, seed=1), passages(70, 1, seed=2), passages(9, 9, 30, 4, seed=3)]
     requests = [ScoreRequest(query, texts) for query, texts in zip(queries, lists, strict=True)]
@@ -185,9 +193,9 @@ def test_a_template_that_leaves_no_room_is_an_error(tiny_models: dict[str, Path]
         scorer.score("red fox", ["a blue whale"], instruction="judge " * 200)
 
 
-def test_a_text_that_looks_like_an_image_address_is_text(folder: Path):
+def test_a_text_that_looks_like_an_image_address_is_text(scorer: CrossEncoderScorer):
     texts = ["https://localhost:9/cat.png", "https://localhost:9/dog.mp4", "a red fox"]
-    scores = CrossEncoderScorer(str(folder), device="cpu", dtype="float32").score("http://localhost:9/red.jpg", texts)
+    scores = scorer.score("http://localhost:9/red.jpg", texts)
     assert len(scores.values) == 3
 
 
@@ -195,21 +203,17 @@ def test_a_text_that_looks_like_an_image_address_is_text(folder: Path):
     "text",
     ["", " ", "\x00", "a\x00b", "\ud800".encode("utf-16", "surrogatepass").decode("utf-16", "replace"), "🦊" * 50],
 )
-def test_odd_texts_are_scored(folder: Path, text: str):
-    scores = CrossEncoderScorer(str(folder), device="cpu", dtype="float32").score(QUERY, [text, "a red fox"])
+def test_odd_texts_are_scored(scorer: CrossEncoderScorer, text: str):
+    scores = scorer.score(QUERY, [text, "a red fox"])
     assert np.isfinite(scores.values).all()
 
 
-def test_a_very_long_document_scores_as_its_beginning(folder: Path):
+def test_a_very_long_document_scores_as_its_beginning(scorer: CrossEncoderScorer):
     long = " ".join(random.Random(7).choices(WORDS, k=200_000))
-    scores = CrossEncoderScorer(str(folder), device="cpu", dtype="float32").score(QUERY, [long, long[:20_000]])
+    scores = scorer.score(QUERY, [long, long[:20_000]])
     assert scores.values[0] == pytest.approx(scores.values[1], abs=1e-4)
     word = "x" * 50_000  # one unknown token: what follows it is within the window
-    ending = (
-        CrossEncoderScorer(str(folder), device="cpu", dtype="float32")
-        .score(QUERY, [f"{word} red", f"{word} whale"])
-        .values
-    )
+    ending = scorer.score(QUERY, [f"{word} red", f"{word} whale"]).values
     assert ending[0] != pytest.approx(ending[1], abs=1e-3)
 
 

@@ -51,6 +51,7 @@ def server(service: str) -> Iterator[RerankServer]:
 ways = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 
 
+@pytest.mark.rotated(2)
 @ways
 @two
 @pytest.mark.parametrize(
@@ -154,6 +155,7 @@ def test_d19_retries_wait_longer_each_time(monkeypatch: pytest.MonkeyPatch) -> N
         assert least * 0.95 <= waited
 
 
+@pytest.mark.rotated(2)
 @every
 @pytest.mark.parametrize("code", [400, 401, 402, 403, 404, 413, 422])
 def test_d19_what_cannot_succeed_is_asked_once(service: str, server: RerankServer, code: int) -> None:
@@ -227,6 +229,7 @@ async def test_d25_id_class_and_metadata_of_a_document_are_kept(service: str, se
 BODIES = [b'{"code": 7}', b'{"message": null}', b"[]", b'"no"', b"null", b"<html>oops</html>", b"", b"{"]
 
 
+@pytest.mark.rotated(2)
 @ways
 @two
 @pytest.mark.parametrize("code", [200, 400, 502])
@@ -243,6 +246,7 @@ async def test_d27_an_error_of_any_shape_is_an_error_that_says_so(
         assert (caught.value.status, caught.value.provider) == (code, service)
 
 
+@pytest.mark.rotated(2)
 @ways
 @two
 @pytest.mark.parametrize("code", [429, 500, 503, 504])

@@ -69,6 +69,7 @@ async def test_chunks_merge_into_the_ranking_of_one_request(case: Case, driver: 
 
 
 @pytest.mark.no_cover
+@pytest.mark.rotated(2)
 @both_drivers
 @pytest.mark.parametrize("case", CAPPED, ids=str)
 async def test_the_services_own_cap(case: Case, driver: str, servers: Servers) -> None:
@@ -84,6 +85,7 @@ async def test_the_services_own_cap(case: Case, driver: str, servers: Servers) -
 
 
 @pytest.mark.no_cover
+@pytest.mark.rotated(2)
 @both_drivers
 @pytest.mark.parametrize("case", CAPPED, ids=str)
 async def test_as_many_as_the_cap_are_one_request(case: Case, driver: str, servers: Servers) -> None:
@@ -99,7 +101,7 @@ async def test_as_many_as_the_cap_are_one_request(case: Case, driver: str, serve
 def test_chunks_go_out_at_once(case: Case) -> None:
     with ExitStack() as stack:
         server = case.serve(stack)
-        server.delay = 0.3  # time enough for all three to arrive
+        server.hold_until(3)
         with case.reranker(server, max_documents=4) as reranker:
             reranker.rank(QUERY, TEXTS)
         assert server.most_at_once == 3
@@ -152,6 +154,7 @@ async def test_tei_permits_are_never_exceeded(driver: str) -> None:
 
 
 @pytest.mark.no_cover
+@pytest.mark.rotated(2)
 @both_drivers
 @pytest.mark.parametrize("character", ["x", '"', "\\", "\n", "é", "狐"])
 async def test_tei_bodies_stay_under_two_megabytes(driver: str, character: str) -> None:

@@ -68,8 +68,7 @@ def in_one_call(reranker: Reranker) -> list[Ranking]:
     return reranker.rank_many(queries(), [TEXTS] * AT_ONCE)
 
 
-@pytest.mark.no_cover
-@pytest.mark.parametrize(
+all_ways = pytest.mark.parametrize(
     ("service", "run"),
     [
         *(("jina", run) for run in (in_tasks, in_threads, in_one_async_call, in_one_call)),
@@ -77,6 +76,33 @@ def in_one_call(reranker: Reranker) -> list[Ranking]:
     ],
     indirect=["service"],
 )
+
+
+@pytest.mark.no_cover
+@all_ways
+def test_48_reranks_are_in_flight_at_once(service: str, run: Callable[[Reranker], list[Ranking]]) -> None:
+    """The server answers none of them before all are there."""
+    with serve(service) as server, made(service, server) as reranker:
+        server.hold_until(AT_ONCE)
+        assert_right(run(reranker), queries(), service)
+        assert server.most_at_once == AT_ONCE
+        assert len(server.posts) == AT_ONCE
+
+
+@pytest.mark.no_cover
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_the_chunks_of_one_query_are_in_flight_at_once(asynchronous: bool) -> None:
+    texts = [f"Document {number}." for number in range(AT_ONCE)]
+    with serve("jina") as server, made("jina", server, max_documents=1) as reranker:
+        server.hold_until(AT_ONCE)
+        found = asyncio.run(reranker.arank(QUERY, texts)) if asynchronous else reranker.rank(QUERY, texts)
+        assert_right([found], [QUERY], "jina", texts)
+        assert server.most_at_once == AT_ONCE
+
+
+@pytest.mark.slow
+@pytest.mark.no_cover
+@all_ways
 def test_48_reranks_at_once_take_little_more_than_one(service: str, run: Callable[[Reranker], list[Ranking]]) -> None:
     with serve(service, delay=1.0) as server:
 
@@ -93,9 +119,10 @@ def test_48_reranks_at_once_take_little_more_than_one(service: str, run: Callabl
         assert within(1.5, measured)
 
 
+@pytest.mark.slow
 @pytest.mark.no_cover
 @pytest.mark.parametrize("asynchronous", [False, True])
-def test_the_chunks_of_one_query_are_in_flight_at_once(asynchronous: bool) -> None:
+def test_48_chunks_of_one_query_take_little_more_than_one(asynchronous: bool) -> None:
     texts = [f"Document {number}." for number in range(AT_ONCE)]
     with serve("jina", delay=1.0) as server:
 
@@ -254,13 +281,13 @@ def test_a_chunk_that_fails_ends_the_call_without_waiting_for_the_others(asynchr
 
 
 @pytest.mark.no_cover
+@pytest.mark.parametrize("calls", [100, pytest.param(1_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("asynchronous", [False, True])
-def test_many_calls_one_after_another_open_one_connection(service: str, asynchronous: bool) -> None:
+def test_many_calls_one_after_another_open_one_connection(service: str, asynchronous: bool, calls: int) -> None:
     async def main(reranker: Reranker) -> None:
         for _ in range(calls):
             assert len(await reranker.arank(QUERY, TEXTS[:2])) == 2
 
-    calls = 1_000 if service == "jina" else 200  # the SDK takes longer for each
     with serve(service) as server, made(service, server) as reranker:
         if asynchronous:
             asyncio.run(main(reranker))

@@ -128,13 +128,25 @@ def for_service(case: Case, trouble: Trouble) -> Trouble:
     return replace(trouble, sends=1) if (case.service, trouble.code) == ("sie", 502) and trouble.own_id else trouble
 
 
-# One place for each fault and service, all of them for three services; every place comes up for each fault.
+def everywhere() -> Iterator[tuple[Case, Trouble, int, bool]]:
+    """Every service, fault and place, and whether it is tried each time or by the long tests alone.
+
+    Each time: every fault at one place of three services, and a third of the faults of each other service. Every place
+    comes up for each fault, since the three services' places differ.
+    """
+    for number, case in enumerate(PROVIDER_CASES):
+        for other, trouble in enumerate(TROUBLES):
+            if (str(case), trouble.name) == ("cohere", "index-string"):
+                continue  # below: its SDK reads the number
+            own = (number + other) % 3
+            for place in range(3) if case in REPRESENTATIVE else [own]:
+                often = place == own and (case in REPRESENTATIVE or number % 3 == other % 3)
+                yield case, for_service(case, trouble), place, often
+
+
 EVERYWHERE = [
-    pytest.param(case, for_service(case, trouble), place, id=f"{case}-{trouble}-{place}")
-    for number, case in enumerate(PROVIDER_CASES)
-    for other, trouble in enumerate(TROUBLES)
-    if (str(case), trouble.name) != ("cohere", "index-string")  # below: its SDK reads the number
-    for place in (range(3) if case in REPRESENTATIVE else [(number + other) % 3])
+    pytest.param(*values, id=f"{values[0]}-{values[1]}-{values[2]}", marks=[] if often else pytest.mark.slow)
+    for *values, often in everywhere()
 ]
 
 
@@ -303,8 +315,12 @@ def check_error(case: Case, trouble: Trouble, outcome: Outcome) -> None:
 def test_every_provider_is_here_and_every_place_comes_up() -> None:
     assert {case.scheme for case in PROVIDER_CASES} == set(PROVIDERS)
     assert len(PROVIDER_CASES) == len(PROVIDERS)
+    each_time = [param.values for param in EVERYWHERE if not param.marks]
     for trouble in TROUBLES:
-        assert {param.values[2] for param in EVERYWHERE if param.values[1] is trouble} == {0, 1, 2}
+        services = {str(case): place for case, one, place in each_time if one.name == trouble.name}
+        assert len(services) >= 7
+        assert set(services.values()) == {0, 1, 2} or trouble.name == "index-string"
+    assert {str(case) for case, _, _ in each_time} == {str(case) for case in PROVIDER_CASES}
 
 
 @pytest.mark.parametrize(("case", "trouble", "place"), EVERYWHERE)
@@ -323,13 +339,17 @@ async def test_a_fault_is_the_same_error_from_both_drivers(
     assert one == other
 
 
-# What is done with an error is the pipeline's, whatever the service: one place of each fault, for three of them.
-PASSED_THROUGH = [
-    param for number, param in enumerate(EVERYWHERE) if param.values[0] in REPRESENTATIVE and number % 3 == 0
-]
+def passed_through() -> Iterator[object]:
+    """What is done with an error is the pipeline's, whatever the service: each fault for one of three each time."""
+    for case, trouble, place, often in everywhere():
+        if often and case in REPRESENTATIVE:
+            turn = TROUBLES.index(trouble) // 3 % 3 == REPRESENTATIVE.index(case)
+            yield pytest.param(
+                case, trouble, place, id=f"{case}-{trouble}-{place}", marks=[] if turn else pytest.mark.slow
+            )
 
 
-@pytest.mark.parametrize(("case", "trouble", "place"), PASSED_THROUGH)
+@pytest.mark.parametrize(("case", "trouble", "place"), list(passed_through()))
 async def test_passthrough_keeps_the_original_order_and_says_so(
     case: Case, trouble: Trouble, place: int, servers: Servers
 ) -> None:

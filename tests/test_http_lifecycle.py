@@ -163,6 +163,7 @@ SCRIPT = """
 """
 
 
+@pytest.mark.rotated(2)
 @pytest.mark.parametrize(
     ("cancel", "sync"), [(True, ""), (False, 'reranker.rank("q", ["a", "b"]); reranker.close()')], ids=["async", "both"]
 )

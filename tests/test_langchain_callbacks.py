@@ -233,6 +233,35 @@ async def test_called_inside_a_chain_it_is_that_chains_child(how: str) -> None:
     assert recorder.named("RerankCompressor").parent == recorder.identity("outer")
 
 
+@pytest.mark.parametrize("how", ["sync", "async"])
+async def test_what_is_called_to_judge_is_the_reranks_child(how: str) -> None:
+    """Else a chat model that judges shows up beside the rerank that it works for, or in a trace of its own."""
+    judge, recorder = RunnableLambda(lambda text: float(len(text)), name="judge"), Recorder()
+
+    def judged(query: str, texts: list[str]) -> list[float]:
+        return [judge.invoke(text) for text in texts]
+
+    await run(compressor(judged), how, [recorder])
+
+    reranked = recorder.identity("RerankCompressor")
+    assert [seen.parent for seen in recorder.runs.values() if seen.name == "judge"] == [reranked] * 3
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
+async def test_what_comes_after_a_rerank_is_not_its_child(how: str) -> None:
+    after, recorder = RunnableLambda(lambda text: text, name="after"), Recorder()
+
+    async def calls(query: str) -> None:
+        await run(compressor(), how, None)
+        with pytest.raises(ScorerError):
+            await run(compressor(broken), how, None)
+        after.invoke(query)
+
+    await RunnableLambda(calls, name="outer").ainvoke("q", {"callbacks": [recorder]})
+
+    assert recorder.named("after").parent == recorder.identity("outer")
+
+
 class Base(BaseRetriever):
     """Finds the documents; with coroutines too."""
 

@@ -48,6 +48,7 @@ def test_max_calls_at_every_possible_stop(name: str):
     assert numbers(ranking) == numbers(whole)
 
 
+@pytest.mark.rotated(2)
 @pytest.mark.parametrize("name", RECIPES)
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.7, 0.95])
 @pytest.mark.parametrize("limit", ["max_tokens", "max_cost"])

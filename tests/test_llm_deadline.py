@@ -86,6 +86,7 @@ class Slow(MockChatModel):
         return MockChatModel.send(self, call, timeout)
 
 
+@pytest.mark.rotated(2)
 @pytest.mark.parametrize("driver", ["sync", "async"])
 @pytest.mark.parametrize("name", ["sliding", "top-down", "tree", "scored"])
 def test_a_call_on_its_way_is_given_up_at_the_deadline(name: str, driver: str):

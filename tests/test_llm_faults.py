@@ -196,6 +196,7 @@ async def test_what_no_other_call_would_escape_is_raised_at_any_place(trouble: T
         assert len(model.struck) == 1  # and it is not asked again
 
 
+@pytest.mark.rotated(2)
 @pytest.mark.parametrize("run", RUNS, ids=str)
 @pytest.mark.parametrize("trouble", of("passing", "unread", "large"), ids=str)
 async def test_what_passes_heals_without_a_flag_for_one_request_more(trouble: Trouble, run: Run) -> None:
@@ -216,6 +217,7 @@ async def test_what_passes_heals_without_a_flag_for_one_request_more(trouble: Tr
 SENDS = {"passing": 2, "unread": 2, "paid": 1, "refused": 1, "large": 4}
 
 
+@pytest.mark.rotated(2)
 @pytest.mark.parametrize("run", RUNS, ids=str)
 @pytest.mark.parametrize("trouble", of(*SENDS), ids=str)
 async def test_what_stays_is_flagged_and_not_asked_more_than_it_helps(trouble: Trouble, run: Run) -> None:
@@ -238,6 +240,7 @@ async def test_what_stays_is_flagged_and_not_asked_more_than_it_helps(trouble: T
             assert {hit.index for hit in ranking if hit.score is None} == {lost}
 
 
+@pytest.mark.rotated(3)
 @pytest.mark.parametrize("run", RUNS, ids=str)
 @pytest.mark.parametrize("trouble", TROUBLES, ids=str)
 async def test_if_every_call_fails_the_error_is_raised_or_the_order_kept(trouble: Trouble, run: Run) -> None:
@@ -253,6 +256,7 @@ async def test_if_every_call_fails_the_error_is_raised_or_the_order_kept(trouble
     assert "llm:faulty" in warning
 
 
+@pytest.mark.rotated(2)
 @pytest.mark.parametrize("run", RUNS, ids=str)
 @pytest.mark.parametrize("trouble", of(*SENDS), ids=str)
 async def test_a_strict_ranking_fails_with_one_of_its_calls(trouble: Trouble, run: Run) -> None:

@@ -145,6 +145,7 @@ FAULTS: dict[str, Fault] = {
 }
 
 
+@pytest.mark.rotated(2)
 @drivers
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 async def test_failure_shows_no_secret(

@@ -302,7 +302,7 @@ def test_a_function_takes_name_and_score_kind_alone():
     reranker = Reranker(lambda query, texts: [0.5] * len(texts), name="half", score_kind="probability")
     assert isinstance(reranker.scorer, CallableScorer)
     assert (reranker.model, reranker.rank("q", ["a"]).score_kind) == ("half", "probability")
-    with pytest.raises(ConfigurationError, match="name and score_kind, not batch_size, device"):
+    with pytest.raises(ConfigurationError, match="name, score_kind, listwise and identity, not batch_size, device"):
         Reranker(lambda query, texts: texts, device="cpu", batch_size=8)
 
 

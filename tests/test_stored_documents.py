@@ -398,7 +398,7 @@ def test_the_order_of_real_passages_is_the_same(tmp_path: Path):
         Reranker(EmbeddedScorer(store_dtype="int8", max_length=48)) as eighth,
     ):
         for entry in queries:
-            texts = [document["text"] for document in entry["documents"][:30]]
+            texts = [document["text"] for document in entry["documents"][:15]]
             best = exact.rank(entry["query"], texts)
             by_index = {hit.index: hit.score for hit in best}
             for reranker, error in ((half, 1e-3), (eighth, 2e-3)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -117,12 +118,19 @@ VARIANTS = {
 }
 
 
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model as sentence-transformers saves it."""
+    folder = tmp_path_factory.mktemp("model")
+    plain = CrossEncoder(str(save_bert(folder / "plain", identity=False)), device="cpu")
+    plain.save_pretrained(str(folder / "saved"))
+    return folder / "saved"
+
+
 @pytest.mark.skipif(not hasattr(CrossEncoder, "preprocess"), reason="saved otherwise before sentence-transformers 5.4")
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_what_is_saved_with_a_model_counts_alike_on_every_engine(tmp_path: Path, variant: str):
-    CrossEncoder(str(save_bert(tmp_path / "plain", identity=False)), device="cpu").save_pretrained(
-        str(tmp_path / "saved")
-    )
+def test_what_is_saved_with_a_model_counts_alike_on_every_engine(tmp_path: Path, saved: Path, variant: str):
+    shutil.copytree(saved, tmp_path / "saved")
     name, settings = VARIANTS[variant]
     if name == "config_sentence_transformers.json":  # where these are read, the others are not
         config = tmp_path / "saved/config.json"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
-from typing import Any, TypedDict, cast
+from typing import Any, Literal, cast
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
 from typing_extensions import Self
@@ -18,17 +18,14 @@ from uprank.errors import InvalidInputError
 from uprank.reranker import ErrorPolicy, Reranker
 from uprank.scorers.base import Scorer
 from uprank.secrets import secrets_among
+from uprank.selection import CallOptions, Selection
 from uprank.sharing import shared_reranker
 
 __all__ = ["CallOptions", "RerankFields"]
 
 
-class CallOptions(TypedDict, total=False):
-    """The options of one call; absent where the reranker's own apply."""
-
-    top_n: int | None
-    threshold: float | None
-    instruction: str | None
+# Frozen, as all that a reranker is made of, but handed to it apart from the others.
+_BY_HAND = {"model", "api_key", "options"}
 
 
 class RerankFields(BaseModel):
@@ -43,8 +40,19 @@ class RerankFields(BaseModel):
         top_n: How many documents to return at most; ``None`` leaves it to the reranker (all).
         threshold: Return only documents whose score is at least this.
         instruction: What to judge by, for models that take an instruction.
+        min_gap: Cut at the largest drop between neighbouring scores, where it is at least this.
+        max_tokens: Return as many documents as have together at most so many tokens.
+        diversity: From 0 to 1, how much it counts that a document differs from those already chosen.
+        keep_at_least: How many ``threshold`` and ``min_gap`` leave.
         score: ``"native"`` or ``"probability"``.
         on_error: ``"raise"``, or ``"passthrough"`` for the original order without scores.
+        fallback: Models to ask in this order where ``model`` fails.
+        cache: Keep scores: ``True`` in memory, a path on disk, or a cache of your own.
+        long_documents: ``"truncate"``, or ``"max_passage"`` or ``"mean_top"`` to score documents by their passages.
+        passage_tokens: How long a passage is; ``None`` for what the model reads.
+        passage_overlap: How many tokens neighbouring passages share.
+        fields: What of a document is scored: metadata keys, ``"text"`` being the document's own text.
+        template: Likewise, as a text with names in braces.
         api_key: The key of a hosted model. Never shown, dumped or pickled: where the object is
             unpickled, the key comes from the environment.
         options: Further options of the model, e.g. ``{"device": "cuda"}``.
@@ -60,8 +68,20 @@ class RerankFields(BaseModel):
     top_n: int | None = Field(default=None, ge=1, strict=True)
     threshold: float | None = Field(default=None, allow_inf_nan=False, strict=True)
     instruction: str | None = None
+    min_gap: float | None = Field(default=None, strict=True)
+    max_tokens: int | None = Field(default=None, strict=True)
+    diversity: float | None = Field(default=None, strict=True)
+    keep_at_least: int | None = Field(default=None, strict=True)
     score: ScoreMode = Field(default="native", frozen=True)
     on_error: ErrorPolicy = Field(default="raise", frozen=True)
+    fallback: list[str | Scorer | Callable[..., Any]] = Field(default_factory=list, frozen=True)
+    # Any: the reranker says what may be a cache.
+    cache: Any = Field(default=False, frozen=True)
+    long_documents: Literal["truncate", "max_passage", "mean_top"] = Field(default="truncate", frozen=True)
+    passage_tokens: int | None = Field(default=None, strict=True, frozen=True)
+    passage_overlap: int | None = Field(default=None, strict=True, frozen=True)
+    fields: list[str] | None = Field(default=None, frozen=True)
+    template: str | None = Field(default=None, frozen=True)
     api_key: SecretStr | None = Field(default=None, exclude=True, repr=False, frozen=True)
     # Any: each scorer has options of its own, checked by its constructor.
     options: dict[str, Any] = Field(default_factory=dict, frozen=True)
@@ -95,10 +115,14 @@ class RerankFields(BaseModel):
         options: dict[str, Any] = dict(self.options)
         if self.api_key is not None:
             options["api_key"] = self.api_key  # a SecretStr, so that no scorer shows it by accident
+        for name, field in RerankFields.model_fields.items():
+            value = getattr(self, name)
+            if field.frozen and name not in _BY_HAND and value != field.get_default(call_default_factory=True):
+                options[name] = tuple(value) if isinstance(value, list) else value  # so that it can be hashed
         if not isinstance(self.model, Reranker):
-            return shared_reranker(self.model, score=self.score, on_error=self.on_error, **options)
-        if options or self.score != "native" or self.on_error != "raise":
-            raise ValueError("a ready Reranker has its own score, on_error, api_key and options; set them there")
+            return shared_reranker(self.model, **options)
+        if options:
+            raise ValueError(f"a ready Reranker has its own {', '.join(sorted(options))}; set them there")
         return self.model
 
     def __getstate__(self) -> dict[Any, Any]:
@@ -116,6 +140,16 @@ class RerankFields(BaseModel):
         """The reranker behind this object."""
         return self._reranker
 
+    @property
+    def selection(self) -> Selection:
+        """What is returned: the reranker's own options, and those of this object that change them."""
+        return self._reranker.selection.with_options(self.call_options())
+
+    @property
+    def reads_fields(self) -> bool:
+        """Whether ``fields`` or ``template``, here or of a ready reranker, say what of a document is scored."""
+        return self._reranker.rendering is not None
+
     def call_options(self, given: dict[str, Any] | None = None) -> CallOptions:
         """The options to call the reranker with.
 
@@ -127,9 +161,9 @@ class RerankFields(BaseModel):
         """
         if given and {"k", "top_n"} <= given.keys():
             raise InvalidInputError("k and top_n are two names for the same option; give one of them.")
-        own = {name: getattr(self, name) for name in ("top_n", "threshold", "instruction")}
-        options = {name: value for name, value in own.items() if value is not None}
-        for name in ("top_n", "k", "threshold", "instruction"):
+        names = CallOptions.__annotations__
+        options = {name: value for name in names if (value := getattr(self, name)) is not None}
+        for name in (*names, "k"):
             if given and name in given:
                 options["top_n" if name == "k" else name] = given.pop(name)
         return cast(CallOptions, options)

@@ -10,11 +10,11 @@ from typing import Literal, TypeAlias
 from uprank.errors import InvalidScoresError, ScoreKindError, ScorerError
 from uprank.scorers.base import ScoreKind, Scores
 
-__all__ = ["Calibrator", "ScoreMode", "no_probabilities", "report", "sigmoid"]
+__all__ = ["Calibration", "ScoreMode", "no_probabilities", "report", "sigmoid"]
 
 ScoreMode: TypeAlias = Literal["native", "probability"]
 
-Calibrator: TypeAlias = Callable[[float], float]
+Calibration: TypeAlias = Callable[[float], float]
 """Turns a scorer's raw value into a probability; must not decrease."""
 
 
@@ -27,7 +27,7 @@ def sigmoid(logit: float) -> float:
 
 
 def report(
-    scores: Scores, mode: ScoreMode, calibrator: Calibrator | None, *, model: str
+    scores: Scores, mode: ScoreMode, calibrator: Calibration | None, *, model: str
 ) -> tuple[list[float | None], ScoreKind]:
     """Return the scores to show, and what they mean. The sigmoid is applied here and nowhere else.
 
@@ -73,7 +73,7 @@ def no_probabilities(model: str, kind: ScoreKind) -> ScoreKindError:
     )
 
 
-def _calibrated(calibrator: Calibrator, value: float, model: str) -> float:
+def _calibrated(calibrator: Calibration, value: float, model: str) -> float:
     try:
         probability = float(calibrator(value))
     except Exception as error:

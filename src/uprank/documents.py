@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -45,7 +45,7 @@ class Document:
 DocumentLike: TypeAlias = "str | Document | Mapping[str, Any]"
 
 
-def as_document(value: DocumentLike, where: str) -> Document:
+def as_document(value: DocumentLike, where: str, *, text_of: Callable[[Document], str] | None = None) -> Document:
     """Return ``value`` as a :class:`Document`; the same object where it already is one.
 
     A mapping must hold a string under ``"text"``; its other keys become the metadata, and a string
@@ -54,6 +54,7 @@ def as_document(value: DocumentLike, where: str) -> Document:
     Args:
         value: What the caller gave.
         where: Which one it is, for the error, e.g. ``"document 3"``.
+        text_of: Makes the text of a mapping that has none, of its other keys.
 
     Raises:
         InvalidDocumentError: If it is none of these.
@@ -63,17 +64,17 @@ def as_document(value: DocumentLike, where: str) -> Document:
     if isinstance(value, str):
         return Document(value)
     if isinstance(value, Mapping):
+        identifier = value.get("id")
+        identifier = identifier if isinstance(identifier, str) else None
+        metadata = {key: item for key, item in value.items() if key != "text"}
         if "text" not in value:
-            raise InvalidDocumentError(f'{where} is a mapping without a "text" key (keys: {_keys(value)}).')
+            if text_of is None:
+                raise InvalidDocumentError(f'{where} is a mapping without a "text" key (keys: {_keys(value)}).')
+            return Document(text_of(Document("", identifier, metadata)), identifier, metadata)
         text = value["text"]
         if not isinstance(text, str):
             raise InvalidDocumentError(f'{where} has {type(text).__name__} under "text"; it must be a string.')
-        identifier = value.get("id")
-        return Document(
-            text,
-            id=identifier if isinstance(identifier, str) else None,
-            metadata={key: item for key, item in value.items() if key != "text"},
-        )
+        return Document(text, identifier, metadata)
     raise InvalidDocumentError(f"{where} is of type {_type_name(value)}; {_advice(value)}.")
 
 

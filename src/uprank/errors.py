@@ -15,6 +15,8 @@
         ├── InvalidScoresError                   the scorer's answer cannot be used
         ├── QueryTooLongError (ValueError)       the query does not fit the model's window
         ├── OverloadedError                      more calls wait for a local model than it takes
+        ├── AllModelsFailedError                 no model of a fallback chain answered
+        │   └── QueryTooLongForAllError              the query fits none of them; a QueryTooLongError too
         └── ServiceError                         a service that scores could not be used
             ├── AuthenticationError                the key is missing, wrong, or may not do this
             ├── BillingError                       the account has no credit left
@@ -35,9 +37,13 @@ input or in the set-up are always raised.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from uprank.scorers.evidence import Attempt
 
 __all__ = [
+    "AllModelsFailedError",
     "AuthenticationError",
     "BadReplyError",
     "BillingError",
@@ -54,6 +60,7 @@ __all__ = [
     "ModelLoadError",
     "OverloadedError",
     "QueryTooLongError",
+    "QueryTooLongForAllError",
     "RateLimitError",
     "RequestRefusedError",
     "RequestTooLargeError",
@@ -132,6 +139,26 @@ class QueryTooLongError(ScorerError, ValueError):
 
 class OverloadedError(ScorerError):
     """More calls wait for a model in this process than its ``max_queue`` allows; this one was not taken on."""
+
+
+class AllModelsFailedError(ScorerError):
+    """No model of a fallback chain answered. The error of the last one that was asked is its cause.
+
+    Args:
+        message: Names them all, and says why.
+        attempts: One a model, in the order in which they were tried.
+    """
+
+    def __init__(self, message: str, attempts: tuple[Attempt, ...] = ()) -> None:
+        super().__init__(message)
+        self.attempts = attempts
+
+    def __reduce__(self) -> tuple[type[AllModelsFailedError], tuple[str, tuple[Attempt, ...]]]:
+        return type(self), (str(self), self.attempts)
+
+
+class QueryTooLongForAllError(AllModelsFailedError, QueryTooLongError):
+    """The query fits none of the models: the caller's to mend, and so of that class too."""
 
 
 class ServiceError(ScorerError):

@@ -8,6 +8,7 @@ from uprank.extras import require
 require("uprank.langchain", "langchain", "langchain_core")
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun as AsyncRun
@@ -16,17 +17,18 @@ from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.load.serializable import Serializable
 from langchain_core.retrievers import BaseRetriever, RetrieverLike
-from langchain_core.runnables import RunnableConfig, RunnableSerializable, ensure_config
-from langchain_core.runnables.config import get_async_callback_manager_for_config, get_callback_manager_for_config
+from langchain_core.runnables import RunnableConfig, RunnableSerializable
+from langchain_core.runnables import config as configs
 from pydantic import AliasChoices, Field
 from typing_extensions import TypedDict
 
+from uprank import documents as core
 from uprank.adapter import RerankFields
 from uprank.errors import InvalidInputError
+from uprank.notes import noted, notes_of
 from uprank.ranking import Ranking
 
 __all__ = ["RerankCompressor", "RerankInput", "RerankRetriever"]
-
 Docs: TypeAlias = Sequence[Document]
 
 
@@ -36,8 +38,7 @@ class RerankInput(TypedDict):
 
 
 class _Fields(RerankFields, Serializable):
-    # Last among the bases, as LangChain's own ignore unknown fields.
-    model_config = RerankFields.model_config
+    model_config = RerankFields.model_config  # last among the bases, as LangChain's own ignore unknown fields
 
     @classmethod
     def is_lc_serializable(cls) -> bool:
@@ -45,31 +46,20 @@ class _Fields(RerankFields, Serializable):
 
     @property
     def lc_secrets(self) -> dict[str, str]:
-        # Dumped by name, never by value: under the one that its service has for it.
-        return {"api_key": self.reranker.scorer.key_variable or "UPRANK_API_KEY"}
+        return {"api_key": self.reranker.scorer.key_variable or "UPRANK_API_KEY"}  # dumped by name, not by value
 
 
 class RerankCompressor(BaseDocumentCompressor, RunnableSerializable[RerankInput, list[Document]], _Fields):
-    """Reranks by ``page_content``; its fields are those of :class:`~uprank.adapter.RerankFields`.
+    """Reranks by ``page_content``, or by ``fields`` of the metadata; it has :class:`~uprank.adapter.RerankFields`.
 
-    Documents come back as copies with id, class and metadata kept; ``relevance_score`` (a float) and ``rerank_index``
-    (the position in the list given) replace those of an earlier stage. Where scoring failed and ``on_error`` is
-    ``"passthrough"``, ``relevance_score`` is ``None`` and ``rerank_degraded`` true; so it is of an order that is only
-    the best that could be had. LangChain's ``dumps`` marks a ready ``Reranker`` as not implemented; give a model's
-    name to have it written.
+    Documents come back as copies with id, class and metadata; ``relevance_score`` (a float or ``None``) and the keys
+    of :func:`~uprank.notes.notes_of`, e.g. ``rerank_index``, replace those of an earlier stage. A number under
+    ``retrieval_score`` is the first stage's score. LangChain's ``dumps`` marks a ready ``Reranker`` as not
+    implemented; give a model's name to have it written.
     """
 
     def compress_documents(self, documents: Docs, query: str, callbacks: Callbacks = None) -> list[Document]:
-        """Return the documents that pass, best first. For no documents, no call is made.
-
-        Args:
-            documents: Never changed.
-            query: Not empty.
-            callbacks: Told of one retriever run; by default those of the surrounding run, if any.
-
-        Raises:
-            UprankError: As :meth:`uprank.Reranker.rank` does.
-        """
+        """Return those that pass, best first, as one run told to ``callbacks``, or to the surrounding run's."""
         return self.invoke({"query": query, "documents": documents}, {"callbacks": callbacks})
 
     async def acompress_documents(self, documents: Docs, query: str, callbacks: Callbacks = None) -> list[Document]:
@@ -77,14 +67,16 @@ class RerankCompressor(BaseDocumentCompressor, RunnableSerializable[RerankInput,
         return await self.ainvoke({"query": query, "documents": documents}, {"callbacks": callbacks})
 
     def invoke(self, input: RerankInput, config: RunnableConfig | None = None, **kwargs: Any) -> list[Document]:
-        """As :meth:`compress_documents`; ``kwargs`` may be top_n (or k), threshold and instruction, for this call."""
-        query, documents = self._unpack(input)
-        if not documents:
+        """As :meth:`compress_documents`; ``kwargs`` may be options of this call: top_n (or k), threshold, ..."""
+        query, sources, documents = self._unpack(input)
+        if not sources:
             return []
         config, details = self._traced(config)
-        run = get_callback_manager_for_config(config).on_retriever_start(None, query, **details)
+        run = configs.get_callback_manager_for_config(config).on_retriever_start(None, query, **details)
         try:
-            ranked = list(_ranked(self.reranker.rank(query, documents, **self.call_options(kwargs), **kwargs)))
+            with _within(run, config):
+                ranking = self.reranker.rank(query, documents, **self.call_options(kwargs), **kwargs)
+            ranked = _arranged(sources, ranking)
         except BaseException as error:  # a run that started must end, also by KeyboardInterrupt
             run.on_retriever_error(error)
             raise
@@ -93,29 +85,30 @@ class RerankCompressor(BaseDocumentCompressor, RunnableSerializable[RerankInput,
 
     async def ainvoke(self, input: RerankInput, config: RunnableConfig | None = None, **kwargs: Any) -> list[Document]:
         """As :meth:`invoke`, awaiting the scorer. Cancelling the task cancels the call."""
-        query, documents = self._unpack(input)
-        if not documents:
+        query, sources, documents = self._unpack(input)
+        if not sources:
             return []
         config, details = self._traced(config)
-        run = await get_async_callback_manager_for_config(config).on_retriever_start(None, query, **details)
+        run = await configs.get_async_callback_manager_for_config(config).on_retriever_start(None, query, **details)
         try:
-            ranked = list(_ranked(await self.reranker.arank(query, documents, **self.call_options(kwargs), **kwargs)))
+            with _within(run, config):
+                ranking = await self.reranker.arank(query, documents, **self.call_options(kwargs), **kwargs)
+            ranked = _arranged(sources, ranking)
         except BaseException as error:  # also CancelledError
             await run.on_retriever_error(error)
             raise
         await run.on_retriever_end(ranked)
         return ranked
 
-    def _unpack(self, given: RerankInput) -> tuple[str, list[dict[str, Any]]]:
+    def _unpack(self, given: RerankInput) -> tuple[str, list[Document], list[core.Document]]:
         try:
-            return given["query"], [{"text": source.page_content, "source": source} for source in given["documents"]]
-        except (AttributeError, KeyError, TypeError) as error:
-            raise InvalidInputError(
-                f"{self.get_name()} takes a query and LangChain Documents; got {error!r}"
-            ) from error
+            query, sources = given["query"], list(given["documents"])
+            return query, sources, [core.Document(one.page_content, one.id, one.metadata) for one in sources]
+        except (AttributeError, KeyError, TypeError) as e:
+            raise InvalidInputError(f"{self.get_name()} takes a query and LangChain Documents; got {e!r}") from e
 
     def _traced(self, given: RunnableConfig | None) -> tuple[RunnableConfig, dict[str, Any]]:
-        config, name = ensure_config(given), self.get_name()
+        config, name = configs.ensure_config(given), self.get_name()
         config["metadata"] |= {"ls_provider": "uprank", "ls_model_name": self.reranker.model, "ls_retriever_name": name}
         return config, {"run_id": config.get("run_id"), "name": config.get("run_name") or name}
 
@@ -123,7 +116,7 @@ class RerankCompressor(BaseDocumentCompressor, RunnableSerializable[RerankInput,
 class RerankRetriever(BaseRetriever, _Fields):
     """Reranks, as :class:`RerankCompressor` does, what any other Runnable from a query to documents finds.
 
-    ``top_n`` may be called ``k``. ``invoke`` takes it, ``threshold`` and ``instruction``, and hands on all else.
+    ``top_n`` may be called ``k``. ``invoke`` takes it and the other options of a call, and hands on all else.
     """
 
     base_retriever: RetrieverLike
@@ -141,10 +134,16 @@ class RerankRetriever(BaseRetriever, _Fields):
         return await RerankCompressor(model=self.reranker).ainvoke(given, config, **options)
 
 
-def _ranked(ranking: Ranking) -> Iterator[Document]:
-    for hit in ranking:
-        source: Document = hit.document.metadata["source"]
-        metadata = {**source.metadata, "relevance_score": hit.score, "rerank_index": hit.index, "rerank_degraded": True}
-        if not ranking.degraded:
-            del metadata["rerank_degraded"]  # also that of an earlier stage
-        yield source.model_copy(update={"metadata": metadata})
+@contextmanager
+def _within(run: Run | AsyncRun, config: RunnableConfig) -> Iterator[None]:
+    """Make what is called, e.g. a chat model that judges, a child of the run."""
+    token = configs.var_child_runnable_config.set(configs.patch_config(config, callbacks=run.get_child()))
+    try:
+        yield
+    finally:
+        configs.var_child_runnable_config.reset(token)
+
+
+def _arranged(sources: list[Document], ranking: Ranking) -> list[Document]:
+    pairs = ((sources[hit.index], {"relevance_score": hit.score, **notes_of(ranking, hit)}) for hit in ranking)
+    return [source.model_copy(update={"metadata": noted(source.metadata, notes)}) for source, notes in pairs]

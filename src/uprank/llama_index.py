@@ -21,13 +21,17 @@ from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 
 from uprank.adapter import RerankFields
+from uprank.documents import Document
 from uprank.errors import ConfigurationError, InvalidInputError
+from uprank.notes import noted, notes_of
+from uprank.observe import reported_by
 from uprank.ranking import Ranking
 from uprank.rounds import adrive, drive
 
 __all__ = ["RerankPostprocessor"]
 
 Nodes: TypeAlias = list[NodeWithScore]
+RerankPlan: TypeAlias = Generator[tuple[str, list[Document]], Ranking, Nodes]
 
 dispatcher = get_dispatcher(__name__)
 
@@ -35,31 +39,27 @@ dispatcher = get_dispatcher(__name__)
 class RerankPostprocessor(RerankFields, BaseNodePostprocessor):
     """Reorders retrieved nodes by how well they answer the query.
 
-    Has the fields of :class:`~uprank.adapter.RerankFields` (``model``, ``top_n``, ``threshold``, ...) too.
-    The nodes given are never changed: the result holds new ``NodeWithScore`` objects, each with a copy
-    of its node. The copy keeps id, class, relationships and metadata (the values are shared) and gains
-    these metadata keys, none of which reaches the embedding or the LLM text:
+    Has the fields of :class:`~uprank.adapter.RerankFields` too. The nodes given are never changed: the result holds
+    new ``NodeWithScore`` objects, each with a copy of its node. The copy keeps id, class, relationships and metadata
+    (the values are shared) and gains these metadata keys, none of which reaches the embedding or the LLM text:
 
-    * ``rerank_index`` (int): the node's position in the list given.
     * ``retrieval_score`` (float): the score it came with; left as it was where it came without.
-    * ``rerank_skipped`` (``"no text"``): a node without text of its own, e.g. an ``ImageNode``. Nothing is
-      fetched for it. It follows the scored nodes, in the order given, with score ``None``; with a
-      ``threshold`` it is left out, having no score to compare.
-    * ``rerank_degraded`` (``True``): scoring failed and ``on_error="passthrough"`` kept the order of all nodes,
-      with score ``None``, whatever the threshold; or the order is only the best that could be had.
+    * those of :func:`~uprank.notes.notes_of`, e.g. ``rerank_index``, its position in the list given.
+    * ``rerank_skipped`` (``"no text"``): a node without text of its own, e.g. an ``ImageNode``. Nothing is fetched for
+      it. It follows the scored nodes, with score ``None``; with a ``threshold`` or ``min_gap`` it is left out.
 
     LlamaIndex computes ``node.hash`` over the metadata of text nodes and documents, so a copy's differs
     from the original's: tell nodes apart by ``node_id``, and store the originals.
 
-    Each call sends a ``ReRankStartEvent`` and a ``ReRankEndEvent``, and a ``RERANKING`` event to the callback
-    manager. The end is sent also for no nodes, and where the call fails or is cancelled: with an empty
-    list then. Neither JSON nor a pickle holds ``api_key``: give it to ``from_json`` again, or set the
-    service's environment variable.
+    Each call sends a ``ReRankStartEvent`` and a ``ReRankEndEvent``, and a ``RERANKING`` event to the callback manager;
+    the end also for no nodes, and where the call fails or is cancelled: with an empty list then. Neither JSON nor a
+    pickle holds ``api_key``: give it to ``from_json`` again, or set the service's environment variable.
 
     Attributes:
         metadata_mode: Which metadata is scored with a node's text. ``EMBED`` is what was embedded, and
             what LlamaIndex's own rerankers score; ``NONE`` is the text alone, as in LangChain. ``ALL``
-            heeds no exclusion, so it shows the keys above of an earlier rerank.
+            heeds no exclusion, so it shows the keys above of an earlier rerank. With ``fields`` or ``template``,
+            these say it, and the node's text is the text alone.
 
     Raises:
         InvalidInputError: (a ``ValueError``) If a call has no query, or an empty one.
@@ -95,7 +95,7 @@ class RerankPostprocessor(RerankFields, BaseNodePostprocessor):
             self._plan(nodes, query_bundle), lambda call: self.reranker.arank(*call, **self.call_options())
         )
 
-    def _plan(self, nodes: Nodes, query_bundle: QueryBundle | None) -> Generator[tuple[str, list[str]], Ranking, Nodes]:
+    def _plan(self, nodes: Nodes, query_bundle: QueryBundle | None) -> RerankPlan:
         """Ask for one ranking of the nodes' texts, between the start and the end events."""
         model, top_n = self.reranker.model, self.top_n or self.reranker.top_n or len(nodes)
         query = None if query_bundle is None else query_bundle.query_str.strip()  # tools add line ends
@@ -111,34 +111,38 @@ class RerankPostprocessor(RerankFields, BaseNodePostprocessor):
                 if query is None:
                     raise InvalidInputError("Reranking needs a query: pass query_str= or query_bundle=.")
                 textual = [i for i, item in enumerate(nodes) if item.node.get_content(MetadataMode.NONE).strip()]
-                ranking = yield query, [nodes[i].node.get_content(self.metadata_mode) for i in textual]
+                with reported_by("llama_index"):
+                    ranking = yield query, [self._document(nodes[i]) for i in textual]
                 result = self._arrange(nodes, textual, ranking)[:top_n]
                 event.on_end(payload={EventPayload.NODES: result})
         finally:
             dispatcher.event(ReRankEndEvent(nodes=result))
         return result
 
+    def _document(self, item: NodeWithScore) -> Document:
+        mode = MetadataMode.NONE if self.reads_fields else self.metadata_mode
+        return Document(item.node.get_content(mode), item.node_id, item.node.metadata | _retrieval_score(item))
+
     def _arrange(self, nodes: Nodes, textual: list[int], ranking: Ranking) -> Nodes:
         """Return the nodes in their new order: the ranked ones, then those without text."""
-        skipped = set(range(len(nodes))).difference(textual)
-        order: list[tuple[int, float | None]] = [(textual[hit.index], hit.score) for hit in ranking]
-        if ranking.degraded and all(hit.score is None and hit.index == hit.rank for hit in ranking):  # as they came
-            order = [(index, None) for index in range(len(nodes))]
-        elif self.threshold is None and self.reranker.threshold is None:
-            order += [(index, None) for index in sorted(skipped)]
-        notes: dict[str, object] = {"rerank_degraded": True} if ranking.degraded else {}
-        no_text = {**notes, "rerank_skipped": "no text"}
-        return [_rescored(nodes[i], score, i, no_text if i in skipped else notes) for i, score in order]
+        found = {textual[hit.index]: (hit.score, notes_of(ranking, hit)) for hit in ranking}
+        as_they_came = ranking.degraded and all(hit.score is None for hit in ranking) and [*found] == sorted(found)
+        if as_they_came or not self.selection.limits_scores:
+            skipped = sorted({*range(len(nodes))}.difference(textual))
+            found |= dict.fromkeys(skipped, (None, {**notes_of(ranking), "rerank_skipped": "no text"}))
+        order = sorted(found) if as_they_came else found
+        return [_rescored(nodes[i], found[i][0], {**found[i][1], "rerank_index": i}) for i in order]
 
 
-def _rescored(item: NodeWithScore, score: float | None, index: int, notes: dict[str, object]) -> NodeWithScore:
-    node, notes = item.node, {**notes, "rerank_index": index}
-    if item.score is not None:
-        notes["retrieval_score"] = float(item.score)
-    kept = {key: value for key, value in node.metadata.items() if key not in ("rerank_skipped", "rerank_degraded")}
+def _retrieval_score(item: NodeWithScore) -> dict[str, float]:
+    return {} if item.score is None else {"retrieval_score": float(item.score)}
+
+
+def _rescored(item: NodeWithScore, score: float | None, notes: dict[str, object]) -> NodeWithScore:
+    node, notes = item.node, notes | _retrieval_score(item)
     copy = node.model_copy(
         update={
-            "metadata": {**kept, **notes},
+            "metadata": noted(node.metadata, notes),
             "excluded_embed_metadata_keys": list(dict.fromkeys([*node.excluded_embed_metadata_keys, *notes])),
             "excluded_llm_metadata_keys": list(dict.fromkeys([*node.excluded_llm_metadata_keys, *notes])),
         }

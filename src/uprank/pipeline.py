@@ -1,28 +1,91 @@
-"""The pipeline: score, check, report, threshold, sort, cut, map back by index."""
+"""The pipeline: score, check, report, sort, choose, map back by index."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from uprank.calibration import Calibrator, ScoreMode, no_probabilities, report
-from uprank.errors import InvalidScoresError, ScoreKindError, ScorerError, UprankError
+from uprank.calibration import Calibration, ScoreMode, no_probabilities, report
+from uprank.choosing import Candidate, Kept, chosen, keep, similarity_scorer
+from uprank.errors import AllModelsFailedError, InvalidScoresError, ScoreKindError, ScorerError, UprankError
 from uprank.ranking import RankedDocument, Ranking
 from uprank.scorers.base import Outcome, ScoreKind, Scorer, Scores, Usage
-from uprank.scorers.callable import CallableScorer
 from uprank.scorers.checking import check_scores
 from uprank.scorers.combined.base import Ask, CombinedScorer
-from uprank.scorers.evidence import Evidence
-from uprank.selection import Selection, threshold_on_ranks
+from uprank.scorers.combined.several import undeclared
+from uprank.scorers.evidence import Attempt, Evidence
+from uprank.selection import Selection
 from uprank.validation import Job
+
+if TYPE_CHECKING:
+    from uprank.calibrator import Calibrator
 
 __all__ = ["ErrorPolicy", "Pipeline"]
 
 logger = logging.getLogger("uprank")
 
 ErrorPolicy: TypeAlias = Literal["raise", "passthrough"]
+
+_NOTHING_KNOWN = Evidence()
+
+
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """What became of one job, before anything is left out.
+
+    Args:
+        job: What was asked.
+        model: Who answered.
+        kind: What the reported scores mean.
+        order: Indices of the documents, the most relevant first.
+        reported: The score to show of each text of the request; empty where there are none.
+        selection: What is to be left out of these scores.
+        evidence: What each text's score rests on.
+        usage: What scoring consumed.
+        degraded: Whether the order is only the best that could be had.
+        warnings: What the caller should know.
+        attempts: Who was to answer and did not.
+    """
+
+    job: Job
+    model: str
+    kind: ScoreKind | None
+    order: Sequence[int]
+    reported: Sequence[float | None]
+    selection: Selection
+    evidence: Sequence[Evidence] = ()
+    usage: Usage = field(default_factory=Usage)
+    degraded: bool = False
+    warnings: tuple[str, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
+
+    def score(self, index: int) -> float | None:
+        return self.reported[self.job.positions[index]] if self.reported else None
+
+    def candidates(self) -> list[Candidate]:
+        documents = self.job.documents
+        return [Candidate(index, self.score(index), documents[index].text) for index in self.order]
+
+    def ranking(self, kept: Kept) -> Ranking:
+        hits = tuple(self._hit(rank, self.order[position]) for rank, position in enumerate(kept.positions))
+        return Ranking(
+            self.job.query,
+            hits,
+            self.model,
+            self.kind,
+            usage=self.usage,
+            degraded=self.degraded or kept.degraded,
+            warnings=(*self.warnings, *kept.warnings),
+            attempts=self.attempts,
+        )
+
+    def _hit(self, rank: int, index: int) -> RankedDocument:
+        known = self.evidence[self.job.positions[index]] if self.evidence else _NOTHING_KNOWN
+        more = (known.model, known.stage, known.passage, known.truncated)
+        return RankedDocument(self.job.documents[index], index, rank, self.score(index), *more)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +98,18 @@ class Pipeline:
         score_mode: How scores are reported.
         calibrator: Makes probabilities of raw scores.
         on_error: What becomes of a query whose scores are not to be had.
+        count_tokens: How many tokens a document has, for ``max_tokens``; ``None`` estimates.
     """
 
     model: str
     scorer: Scorer
     score_mode: ScoreMode
-    calibrator: Calibrator | None
+    calibrator: Calibration | None
     on_error: ErrorPolicy
+    count_tokens: Callable[[str], int] | None = None
 
     def rankings(self, jobs: Sequence[Job], selection: Selection) -> Generator[Ask, list[Outcome], list[Ranking]]:
-        """Ask for outcomes once, then make the rankings."""
+        """Ask for outcomes once, then choose and make the rankings."""
         asked = [job for job in jobs if job.documents]
         outcomes: list[Outcome] = []
         if asked:
@@ -56,24 +121,48 @@ class Pipeline:
                 answer = len(outcomes) if isinstance(outcomes, Sequence) else type(outcomes).__name__
                 problem = f"{self.model} answered {answer} for {len(asked)} requests; its score_many() is wrong."
                 outcomes = [InvalidScoresError(problem)] * len(asked)
-        answered = iter(outcomes)
-        return [
-            self._ranking(job, next(answered), selection)
-            if job.documents
-            else Ranking(job.query, (), self.model, self.kind())
-            for job in jobs
+        answered = [self._answered(job, outcome, selection) for job, outcome in zip(asked, outcomes, strict=True)]
+        made = iter((yield from self._chosen(answered)))
+        return [next(made) if job.documents else Ranking(job.query, (), self.model, self.kind()) for job in jobs]
+
+    def _chosen(self, answered: Sequence[_Answered]) -> Generator[Ask, list[Outcome], list[Ranking]]:
+        """Leave out what is not wanted. Similarities, where they are asked for, are scored for all queries at once."""
+        everything = Selection()
+        if all(one.selection == everything for one in answered):
+            return [one.ranking(Kept(tuple(range(len(one.order))))) for one in answered]
+        choices = [
+            keep(
+                one.candidates(),
+                one.selection,
+                kind=one.kind,
+                model=one.model,
+                degraded=one.degraded,
+                count_tokens=self.count_tokens,
+                strict=self.on_error == "raise",
+            )
+            for one in answered
         ]
+        rankings = []
+        for one, kept in zip(
+            answered, (yield from chosen(choices, partial(similarity_scorer, self.scorer))), strict=True
+        ):
+            if isinstance(kept, Exception):
+                raise kept
+            for note in kept.warnings:
+                logger.info("%s: %s", one.model, note)
+            rankings.append(one.ranking(kept))
+        return rankings
 
     def kind(self) -> ScoreKind | None:
         """What is reported, as far as it is known without an answer."""
         return "probability" if self.score_mode == "probability" else self.scorer.score_kind
 
-    def _ranking(self, job: Job, outcome: Outcome, selection: Selection) -> Ranking:
+    def _answered(self, job: Job, outcome: Outcome, selection: Selection) -> _Answered:
         try:
             if isinstance(outcome, Exception):
                 raise outcome
             scores = check_scores(outcome, len(job.request.texts), self.model)
-            reported, kind = self._reported(scores)
+            reported, kind = self._reported(scores, job.request.instruction)
         except UprankError as error:
             if not isinstance(error, ScorerError) or self.on_error == "raise":
                 raise
@@ -83,32 +172,43 @@ class Pipeline:
             if self.on_error == "raise":
                 raise failure from cause
             return self._passthrough(job, failure, selection)
-        model = scores.model or self.model
-        warnings = scores.warnings
-        if selection.threshold is not None and not self._comparable(scores, kind):
-            note = (
-                f"The threshold was not applied: {model} answered, whose scores are not on the scale of {self.model}."
-            )
-            selection, warnings = replace(selection, threshold=None), (*warnings, note)
-        if selection.threshold is not None and kind == "rank":
-            raise threshold_on_ranks(model)
+        model, warnings = scores.model or self.model, scores.warnings
+        if selection.limits_scores and not self._comparable(scores, kind):
+            note = f"No threshold or gap was applied: {model} answered, not on the scale of {self.model}."
+            selection, warnings = selection.without_score_limits(), (*warnings, note)
+        selection.check_kind(kind, model)
         for note in warnings:
             logger.info("%s: %s", model, note)
         raw = [scores.values[position] for position in job.positions]
-        order = sorted(range(len(raw)), key=lambda index: (-raw[index], index))
-        shown = ((index, reported[job.positions[index]]) for index in order)
-        kept = [pair for pair in shown if selection.passes(pair[1], degraded=scores.degraded)]
-        known = scores.evidence or [_NOTHING_KNOWN] * len(scores.values)
-        hits = [_hit(job, index, rank, score, known[job.positions[index]]) for rank, (index, score) in enumerate(kept)]
-        return Ranking(
-            job.query,
-            tuple(hits[: selection.top_n]),
+        return _Answered(
+            job,
             model,
             kind,
-            usage=self._usage(job, scores),
-            degraded=scores.degraded,
-            warnings=warnings,
-            attempts=scores.attempts,
+            sorted(range(len(raw)), key=lambda index: (-raw[index], index)),
+            reported,
+            selection,
+            scores.evidence or (),
+            self._usage(job, scores),
+            scores.degraded,
+            warnings,
+            scores.attempts,
+        )
+
+    def _passthrough(self, job: Job, error: ScorerError, selection: Selection) -> _Answered:
+        """The original order without scores; thresholds and gaps do not apply to what has none."""
+        warning = f"Not reranked, original order kept: {error}"
+        logger.warning("%s", warning)
+        return _Answered(
+            job,
+            self.model,
+            self.kind(),
+            range(len(job.documents)),
+            (),
+            # Nor does diversity: it would ask yet another model, in the midst of a failure.
+            replace(selection.without_score_limits(), diversity=None),
+            degraded=True,
+            warnings=(warning,),
+            attempts=error.attempts if isinstance(error, AllModelsFailedError) else (),
         )
 
     def _usage(self, job: Job, scores: Scores) -> Usage:
@@ -117,10 +217,14 @@ class Pipeline:
             return scores.usage
         return replace(scores.usage, pairs=len(job.request.texts))
 
-    def _reported(self, scores: Scores) -> tuple[list[float | None], ScoreKind]:
+    def _reported(self, scores: Scores, instruction: str | None) -> tuple[list[float | None], ScoreKind]:
         """The scores to show. Where another model than the one configured answered, its own calibrator applies."""
         if not scores.attempts:
-            return report(scores, self.score_mode, self.calibrator, model=self.model)
+            calibration = self.calibrator
+            fitted = _as_calibrator(calibration)
+            if fitted is not None:
+                calibration = fitted.for_scores(scores, scores.model or self.model, prompt=instruction)
+            return report(scores, self.score_mode, calibration, model=self.model)
         try:
             return report(scores, self.score_mode, None, model=scores.model or self.model)
         except ScoreKindError:  # it has no probabilities to give, and to fail now would make the outage one
@@ -130,40 +234,31 @@ class Pipeline:
         """Whether these scores are on the scale that a threshold was meant for."""
         return not scores.attempts or kind == self.kind() == "probability"
 
-    def _passthrough(self, job: Job, error: ScorerError, selection: Selection) -> Ranking:
-        """The original order without scores; the threshold does not apply to what has none."""
-        warning = f"Not reranked, original order kept: {error}"
-        logger.warning("%s", warning)
-        hits = (RankedDocument(document, index, index, None) for index, document in enumerate(job.documents))
-        return Ranking(
-            job.query,
-            tuple(hits)[: selection.top_n],
-            self.model,
-            self.kind(),
-            degraded=True,
-            warnings=(warning,),
-        )
-
-    def check_kind(self, threshold: float | None) -> None:
+    def check(self, selection: Selection) -> None:
         """Refuse before the call what the scorer's declaration already rules out."""
         kind = self.scorer.score_kind
-        undeclared = isinstance(self.scorer, CallableScorer) and not self.scorer.declared
-        if self.score_mode == "probability" and self.calibrator is None and undeclared:
+        function = undeclared(self.scorer) if self.score_mode == "probability" and self.calibrator is None else None
+        if function is not None:
             raise ScoreKindError(
-                f'score="probability" needs to know what the numbers of {self.model} mean: pass '
+                f'score="probability" needs to know what the numbers of {function.name} mean: pass '
                 'score_kind="logit" (a sigmoid is applied) or score_kind="probability" (it is not), or calibrator=.'
             )
         without = self.calibrator is None and not self.scorer.calibrated
         if self.score_mode == "probability" and without and kind in ("cosine", "rank"):
             raise no_probabilities(self.model, kind)
-        if threshold is not None and kind == "rank" and self.score_mode == "native":
-            raise threshold_on_ranks(self.model)
+        fitted = _as_calibrator(self.calibrator)
+        if fitted is not None:
+            fitted.check(self.model)
+        if selection.diversity is not None:
+            similarity_scorer(self.scorer)  # tells of a missing package; no model is loaded
+        if self.score_mode == "native":
+            selection.check_kind(kind, self.model)
 
 
-_NOTHING_KNOWN = Evidence()
+def _as_calibrator(calibration: Calibration | None) -> Calibrator | None:
+    """The calibrator, which knows whose scores it was fitted on; ``None`` for a plain function."""
+    if calibration is None:
+        return None
+    from uprank.calibrator import Calibrator  # late: few need it
 
-
-def _hit(job: Job, index: int, rank: int, score: float | None, known: Evidence) -> RankedDocument:
-    return RankedDocument(
-        job.documents[index], index, rank, score, known.model, known.stage, known.passage, known.truncated
-    )
+    return calibration if isinstance(calibration, Calibrator) else None

@@ -5,25 +5,30 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
-from uprank.calibration import Calibrator, ScoreMode
-from uprank.documents import DocumentLike
-from uprank.errors import (
-    ConfigurationError,
-    InvalidInputError,
-)
+from uprank.assembly import Around, LongDocuments, assembled
+from uprank.calibration import Calibration, ScoreMode
+from uprank.documents import Document, DocumentLike
+from uprank.errors import ConfigurationError, InvalidInputError
 from uprank.fidelity import Fidelity, compare
+from uprank.fields import Rendering
+from uprank.observe import Hooks, checked_hooks, watched
 from uprank.pipeline import ErrorPolicy, Pipeline
 from uprank.ranking import RankedDocument, Ranking
 from uprank.rounds import adrive, drive
 from uprank.scorers.base import Outcome, Scorer
 from uprank.scorers.combined.base import Ask
-from uprank.scorers.registry import Model, as_scorer
+from uprank.scorers.registry import Model
 from uprank.secrets import masked, without_secrets
-from uprank.selection import UNSET, Selection, Unset
+from uprank.selection import UNSET, CallOptions, Selection, Unset
 from uprank.streaming import Query, stream
-from uprank.validation import make_jobs, texts_of, valid_threshold, valid_top_n
+from uprank.validation import make_jobs, texts_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from uprank.cache import CacheLike
 
 __all__ = ["UNSET", "ErrorPolicy", "Reranker", "Unset"]
 
@@ -40,23 +45,41 @@ class Reranker:
             ``(query, texts) -> scores``, sync or async.
         top_n: How many documents to return at most; ``None`` returns all.
         threshold: Return only documents whose reported score is at least this.
+        min_gap: Cut at the largest drop between neighbouring scores, where it is at least this.
+        max_tokens: Return as many documents as have together at most so many tokens.
+        count_tokens: How many tokens a text has; by default an estimate that is seldom too low.
+        diversity: From 0 (off) to 1: how much documents should differ from each other, where ``top_n`` or
+            ``max_tokens`` leaves some out. They are compared by the embedded model.
+        keep_at_least: How many ``threshold`` and ``min_gap`` leave.
         instruction: What to judge by, for models that take an instruction.
         score: ``"native"`` reports scores as the model declares them; ``"probability"`` applies a
             sigmoid to logits, once, or ``calibrator``. The order never depends on it.
-        calibrator: A non-decreasing function from raw scores to probabilities.
+        calibrator: A :class:`~uprank.Calibrator`, or a non-decreasing function from raw scores to
+            probabilities; by default the one that comes with the model, if any.
         on_error: ``"raise"``, or ``"passthrough"``: where the scorer fails, return the documents in
             their original order with ``degraded=True``, no scores, and a warning.
+        fallback: Models that are asked in this order where ``model`` fails; see :class:`~uprank.Fallback`.
+            A ``deadline`` among the options is then that of the whole chain.
+        cache: ``True`` keeps scores in memory, a path in a file that processes may share, so that a pair that was
+            scored before is not scored again; or a :class:`~uprank.MemoryCache` or :class:`~uprank.DiskCache` of yours.
+        long_documents: ``"truncate"`` reads of a document what fits the model's window; ``"max_passage"`` scores it by
+            its best passage, ``"mean_top"`` by the mean of its best ones.
+        passage_tokens: The length of a passage; by default what the model reads.
+        passage_overlap: How many tokens neighbouring passages share; by default about a sixth.
+        fields: What of a document is scored: keys of its metadata, and ``"text"`` for its text.
+        template: How they are put together, e.g. ``"{title}: {text}"``.
+        hooks: Told of each ranking, e.g. :class:`~uprank.telemetry.OpenTelemetry`.
         options: Passed to the scorer, e.g. ``device="cuda"``. See its class in ``uprank.scorers``.
 
     Raises:
         ConfigurationError: If the model, an option or the combination cannot work.
         MissingDependencyError: If the model needs a package that is not installed.
-        InvalidInputError: If ``top_n`` or ``threshold`` is out of range.
+        InvalidInputError: If what is to be returned, e.g. ``top_n``, is out of range.
     """
 
     # Shown by __repr__ while an object is being made, as by the traceback of an option that is refused.
     _model = "not made yet"
-    _defaults = Selection(None, None)
+    _defaults = Selection()
 
     def __init__(
         self,
@@ -64,30 +87,46 @@ class Reranker:
         *,
         top_n: int | None = None,
         threshold: float | None = None,
+        min_gap: float | None = None,
+        max_tokens: int | None = None,
+        count_tokens: Callable[[str], int] | None = None,
+        diversity: float | None = None,
+        keep_at_least: int = 0,
         instruction: str | None = None,
         score: ScoreMode = "native",
-        calibrator: Calibrator | None = None,
+        calibrator: Calibration | None = None,
         on_error: ErrorPolicy = "raise",
+        fallback: Sequence[Model] = (),
+        cache: CacheLike = False,
+        long_documents: LongDocuments = "truncate",
+        passage_tokens: int | None = None,
+        passage_overlap: int | None = None,
+        fields: Sequence[str] | None = None,
+        template: str | None = None,
+        hooks: Sequence[Hooks] = (),
         **options: object,
     ) -> None:
         options = masked(options)  # so that a traceback that prints variables shows no secret
+        # What it is made of, without the key: what is pickled, or shown by a debugger, holds no secret.
+        given = {name: value for name, value in locals().items() if name not in ("self", "model", "options")}
+        self._recipe: tuple[Model, dict[str, object]] = (model, {**given, **without_secrets(options)})
         if score not in get_args(ScoreMode):
             raise ConfigurationError(f'score must be "native" or "probability", got {score!r}.')
         if on_error not in get_args(ErrorPolicy):
             raise ConfigurationError(f'on_error must be "raise" or "passthrough", got {on_error!r}.')
         if calibrator is not None and score != "probability":
             raise ConfigurationError('calibrator= gives probabilities: pass score="probability" with it.')
-        if calibrator is not None and not callable(calibrator):
-            raise ConfigurationError(f"calibrator must be a function, got {type(calibrator).__name__}.")
-        self._defaults = Selection(valid_top_n(top_n), valid_threshold(threshold))
+        for name, function in (("calibrator", calibrator), ("count_tokens", count_tokens)):
+            if function is not None and not callable(function):
+                raise ConfigurationError(f"{name} must be a function, got {type(function).__name__}.")
+        self._defaults = Selection(top_n, threshold, min_gap, max_tokens, diversity, keep_at_least)
         self._instruction = instruction
-        self._scorer = as_scorer(model, options)
-        named = {"top_n": top_n, "threshold": threshold, "instruction": instruction}
-        how = {"score": score, "calibrator": calibrator, "on_error": on_error}
-        # Without the key: what is pickled, or shown by a debugger, holds no secret.
-        self._recipe: tuple[Model, dict[str, object]] = (model, {**named, **how, **without_secrets(options)})
+        self._hooks = checked_hooks(hooks)
+        self._rendering = None if fields is None and template is None else Rendering(fields, template)
+        around = Around(tuple(fallback), cache, long_documents, passage_tokens, passage_overlap)
+        self._scorer = assembled(model, options, around)
         self._model = model if isinstance(model, str) else self._scorer.name
-        self._pipeline = Pipeline(self._model, self._scorer, score, calibrator, on_error)
+        self._pipeline = Pipeline(self._model, self._scorer, score, calibrator, on_error, count_tokens)
         if instruction is not None and not isinstance(instruction, str):
             raise ConfigurationError(f"instruction must be a string or None, got {type(instruction).__name__}.")
         if instruction is not None and not self._scorer.accepts_instruction:
@@ -105,6 +144,11 @@ class Reranker:
         return self._scorer
 
     @property
+    def selection(self) -> Selection:
+        """Which documents are returned, where a call does not say."""
+        return self._defaults
+
+    @property
     def top_n(self) -> int | None:
         """How many documents are returned at most, where a call does not say."""
         return self._defaults.top_n
@@ -114,14 +158,16 @@ class Reranker:
         """The least score that is returned, where a call does not say."""
         return self._defaults.threshold
 
+    @property
+    def rendering(self) -> Rendering | None:
+        """What is scored of a document; ``None`` where it is its text."""
+        return self._rendering
+
     def rank(
         self,
         query: str,
         documents: Iterable[DocumentLike | RankedDocument],
-        *,
-        top_n: int | Unset | None = UNSET,
-        threshold: float | Unset | None = UNSET,
-        instruction: str | Unset | None = UNSET,
+        **options: Unpack[CallOptions],
     ) -> Ranking:
         """Rank documents for a query.
 
@@ -129,9 +175,8 @@ class Reranker:
             query: Not empty.
             documents: Strings, :class:`~uprank.Document` objects, mappings with ``"text"``, or the
                 hits of another ranking. Never changed. None at all gives an empty ranking without calling the scorer.
-            top_n: Instead of the reranker's own; ``None`` returns all.
-            threshold: Instead of the reranker's own; ``None`` sets none.
-            instruction: Instead of the reranker's own.
+            options: ``top_n``, ``threshold``, ``min_gap``, ``max_tokens``, ``diversity``, ``keep_at_least`` and
+                ``instruction``, each instead of the reranker's own; ``None`` sets none.
 
         Returns:
             The documents that pass, best first.
@@ -141,39 +186,31 @@ class Reranker:
             ScorerError: If scoring failed, unless ``on_error="passthrough"``.
             ScoreKindError: If ``threshold`` is compared with scores of kind ``"rank"``.
         """
-        plan = self._plan([query], [documents], top_n, threshold, instruction, first=None)
+        plan = self._plan([query], [documents], options, "rank()", first=None)
         return drive(plan, _answer)[0]
 
     async def arank(
         self,
         query: str,
         documents: Iterable[DocumentLike | RankedDocument],
-        *,
-        top_n: int | Unset | None = UNSET,
-        threshold: float | Unset | None = UNSET,
-        instruction: str | Unset | None = UNSET,
+        **options: Unpack[CallOptions],
     ) -> Ranking:
         """As :meth:`rank`, without blocking the event loop. Cancelling the task cancels the call."""
-        plan = self._plan([query], [documents], top_n, threshold, instruction, first=None)
+        plan = self._plan([query], [documents], options, "arank()", first=None)
         return (await adrive(plan, _aanswer))[0]
 
     def rank_many(
         self,
         queries: Sequence[str],
         documents_per_query: Sequence[Iterable[DocumentLike | RankedDocument]],
-        *,
-        top_n: int | Unset | None = UNSET,
-        threshold: float | Unset | None = UNSET,
-        instruction: str | Unset | None = UNSET,
+        **options: Unpack[CallOptions],
     ) -> list[Ranking]:
         """Rank several queries, each over its own documents; local models batch across queries.
 
         Args:
             queries: One query a ranking.
             documents_per_query: As many lists of documents as there are queries.
-            top_n: As for :meth:`rank`, for each query.
-            threshold: Likewise.
-            instruction: Likewise.
+            options: As for :meth:`rank`, for each query.
 
         Returns:
             One ranking a query, in the order of the queries.
@@ -183,20 +220,17 @@ class Reranker:
             ScorerError: If any query failed; with ``on_error="passthrough"`` only the queries that
                 failed are degraded.
         """
-        plan = self._plan(queries, documents_per_query, top_n, threshold, instruction, first=0)
+        plan = self._plan(queries, documents_per_query, options, "rank_many()", first=0)
         return drive(plan, _answer)
 
     async def arank_many(
         self,
         queries: Sequence[str],
         documents_per_query: Sequence[Iterable[DocumentLike | RankedDocument]],
-        *,
-        top_n: int | Unset | None = UNSET,
-        threshold: float | Unset | None = UNSET,
-        instruction: str | Unset | None = UNSET,
+        **options: Unpack[CallOptions],
     ) -> list[Ranking]:
         """As :meth:`rank_many`, without blocking the event loop."""
-        plan = self._plan(queries, documents_per_query, top_n, threshold, instruction, first=0)
+        plan = self._plan(queries, documents_per_query, options, "arank_many()", first=0)
         return await adrive(plan, _aanswer)
 
     def rank_stream(
@@ -204,18 +238,14 @@ class Reranker:
         queries: Iterable[Query],
         *,
         group: int = 64,
-        top_n: int | Unset | None = UNSET,
-        threshold: float | Unset | None = UNSET,
-        instruction: str | Unset | None = UNSET,
+        **options: Unpack[CallOptions],
     ) -> Iterator[Ranking]:
         """Rank any number of queries, with a few groups of them in memory at a time.
 
         Args:
             queries: Pairs of a query and its documents, e.g. from a generator; read as they are needed.
             group: How many are scored together; two groups are under way at once.
-            top_n: As for :meth:`rank`, for each query.
-            threshold: Likewise.
-            instruction: Likewise.
+            options: As for :meth:`rank`, for each query.
 
         Yields:
             One ranking a query, in their order, once its group is done.
@@ -226,14 +256,14 @@ class Reranker:
         """
         if not isinstance(group, int) or isinstance(group, bool) or group < 1:
             raise InvalidInputError(f"group must be a positive integer, got {group!r}.")
-        self.check(top_n=top_n, threshold=threshold, instruction=instruction)
+        self._resolved(options, "rank_stream()")
 
         async def rank(first: int, some: Sequence[Query]) -> list[Ranking]:
             for number, one in enumerate(some, first):
                 if isinstance(one, str) or not isinstance(one, Sequence) or len(one) != 2:
                     raise InvalidInputError(f"Query {number} must be a pair of a query and its documents.")
             asked, documents = [query for query, _ in some], [documents for _, documents in some]
-            plan = self._plan(asked, documents, top_n, threshold, instruction, first=first)
+            plan = self._plan(asked, documents, options, "rank_stream()", first=first)
             return await adrive(plan, _aanswer)
 
         if not isinstance(queries, Iterable):
@@ -253,7 +283,7 @@ class Reranker:
         Raises:
             ConfigurationError: If the model keeps no document vectors, as a cross-encoder cannot.
         """
-        return self._scorer.precompute(texts_of(documents), progress=progress)
+        return self._scorer.precompute(texts_of(documents, self._text_of), progress=progress)
 
     def fidelity(
         self,
@@ -276,15 +306,9 @@ class Reranker:
         own = Reranker(self._scorer, instruction=self._instruction)
         return compare(own.rank_many(queries, documents_per_query), best, relevances)
 
-    def check(
-        self,
-        *,
-        top_n: int | Unset | None = UNSET,
-        threshold: float | Unset | None = UNSET,
-        instruction: str | Unset | None = UNSET,
-    ) -> None:
+    def check(self, **options: Unpack[CallOptions]) -> None:
         """Raise what :meth:`rank` would raise of these options, as far as it is known before the model is loaded."""
-        self._resolved(top_n, threshold, instruction)
+        self._resolved(options, "check()")
 
     def close(self) -> None:
         """Free the scorer's model, threads or connections. A later call acquires them again."""
@@ -322,29 +346,32 @@ class Reranker:
         self,
         queries: Sequence[str],
         documents_per_query: Sequence[Iterable[DocumentLike | RankedDocument]],
-        top_n: int | Unset | None,
-        threshold: float | Unset | None,
-        instruction: str | Unset | None,
+        options: CallOptions,
+        function: str,
         *,
         first: int | None,
     ) -> Generator[Ask, list[Outcome], list[Ranking]]:
-        """The one body of the four methods above: check what was given, then run the pipeline."""
+        """The one body of the methods above: check what was given, then run the pipeline, watched."""
         started = time.perf_counter()
-        selection, instruction = self._resolved(top_n, threshold, instruction)
-        jobs = make_jobs(queries, documents_per_query, instruction, first=first)
-        rankings = yield from self._pipeline.rankings(jobs, selection)
-        elapsed = time.perf_counter() - started
-        return [replace(ranking, elapsed=elapsed) for ranking in rankings]
+        selection, instruction = self._resolved(options, function)
+        jobs = make_jobs(queries, documents_per_query, instruction, first=first, text_of=self._text_of)
+        top_n, threshold = selection.top_n, selection.threshold
+        with watched(self._hooks, jobs, model=self._model, top_n=top_n, threshold=threshold) as watch:
+            rankings = yield from self._pipeline.rankings(jobs, selection)
+            elapsed = time.perf_counter() - started
+            rankings = [replace(ranking, elapsed=elapsed) for ranking in rankings]
+            watch.made(rankings)
+        return rankings
 
-    def _resolved(
-        self, top_n: int | Unset | None, threshold: float | Unset | None, instruction: str | Unset | None
-    ) -> tuple[Selection, str | None]:
+    @property
+    def _text_of(self) -> Callable[[Document], str] | None:
+        return None if self._rendering is None else self._rendering.text
+
+    def _resolved(self, options: CallOptions, function: str) -> tuple[Selection, str | None]:
         """The options of one call, the reranker's own where the call gives none, checked."""
-        selection = Selection(
-            self._defaults.top_n if isinstance(top_n, Unset) else valid_top_n(top_n),
-            self._defaults.threshold if isinstance(threshold, Unset) else valid_threshold(threshold),
-        )
-        self._pipeline.check_kind(selection.threshold)
+        selection = self._defaults.with_options(options, function=function)
+        self._pipeline.check(selection)
+        instruction = options.get("instruction", UNSET)
         if isinstance(instruction, Unset):
             instruction = self._instruction
         if instruction is not None and not self._scorer.accepts_instruction:

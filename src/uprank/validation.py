@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
-import operator
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from uprank.documents import Document, DocumentLike, as_document, scorable
 from uprank.errors import InvalidInputError
 from uprank.ranking import RankedDocument
 from uprank.scorers.base import ScoreRequest
 
-__all__ = ["Job", "make_jobs", "texts_of", "valid_threshold", "valid_top_n"]
+__all__ = ["RETRIEVAL_SCORE", "Job", "TextOf", "make_jobs", "texts_of"]
+
+TextOf: TypeAlias = Callable[[Document], str]
+
+RETRIEVAL_SCORE = "retrieval_score"
+"""The metadata key under which a document carries the score that its retriever gave it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,7 @@ def make_jobs(
     instruction: str | None,
     *,
     first: int | None,
+    text_of: TextOf | None = None,
 ) -> list[Job]:
     """Check queries and documents.
 
@@ -39,6 +45,7 @@ def make_jobs(
         documents_per_query: As many lists of documents.
         instruction: For all of them.
         first: The number of the first query, for errors; ``None`` where there is but one.
+        text_of: What is scored of a document; by default its text.
 
     Raises:
         InvalidInputError: If anything is not what it should be.
@@ -55,66 +62,73 @@ def make_jobs(
     if len(queries) != len(documents_per_query):
         raise InvalidInputError(f"Got {len(queries)} queries but {len(documents_per_query)} lists of documents.")
     return [
-        _job(query, documents, instruction, "" if first is None else f" of query {first + number}")
+        _job(query, documents, instruction, "" if first is None else f" of query {first + number}", text_of)
         for number, (query, documents) in enumerate(zip(queries, documents_per_query, strict=True))
     ]
 
 
-def _job(query: str, documents: Iterable[DocumentLike | RankedDocument], instruction: str | None, of_query: str) -> Job:
+def _job(
+    query: str,
+    documents: Iterable[DocumentLike | RankedDocument],
+    instruction: str | None,
+    of_query: str,
+    text_of: TextOf | None,
+) -> Job:
     if not isinstance(query, str):
         raise InvalidInputError(f"The text{of_query or ' of the query'} must be a string, got {type(query).__name__}.")
     if not query.strip():
         raise InvalidInputError(f"The text{of_query or ' of the query'} is empty; a query needs words to rank by.")
-    accepted = tuple(_documents(documents, of_query))
+    accepted: list[Document] = []
+    positions: list[int] = []
     position_of: dict[str, int] = {}
-    positions = tuple(position_of.setdefault(scorable(document.text), len(position_of)) for document in accepted)
-    return Job(query, accepted, ScoreRequest(scorable(query), tuple(position_of), instruction), positions)
+    found: list[float | None] = []  # of each text, the best of those that the first stage gave its documents
+    for document, score in _documents(documents, of_query, text_of):
+        accepted.append(document)
+        text = scorable(document.text if text_of is None else text_of(document))
+        positions.append(position_of.setdefault(text, len(position_of)))
+        if positions[-1] == len(found):
+            found.append(score)
+        elif score is not None:
+            best = found[positions[-1]]
+            found[positions[-1]] = score if best is None else max(best, score)
+    known = [score for score in found if score is not None]
+    retrieval_scores = tuple(known) if found and len(known) == len(found) else None
+    request = ScoreRequest(scorable(query), tuple(position_of), instruction, retrieval_scores)
+    return Job(query, tuple(accepted), request, tuple(positions))
 
 
-def texts_of(documents: Iterable[DocumentLike | RankedDocument]) -> Iterator[str]:
+def texts_of(documents: Iterable[DocumentLike | RankedDocument], text_of: TextOf | None = None) -> Iterator[str]:
     """The texts of documents, one by one, as scorers read them.
+
+    Args:
+        documents: As for ranking.
+        text_of: As for :func:`make_jobs`.
 
     Raises:
         InvalidInputError: If ``documents`` is one document, or something else that is no list.
         InvalidDocumentError: When a document is reached that is none.
     """
-    return (scorable(document.text) for document in _documents(documents, ""))
+    found = _documents(documents, "", text_of)
+    return (scorable(document.text if text_of is None else text_of(document)) for document, _ in found)
 
 
-def _documents(documents: Iterable[DocumentLike | RankedDocument], of_query: str) -> Iterator[Document]:
+def _documents(
+    documents: Iterable[DocumentLike | RankedDocument], of_query: str, text_of: TextOf | None
+) -> Iterator[tuple[Document, float | None]]:
+    """Documents, and the scores that the first stage gave them."""
     # Not a set either: an index into one means nothing. A data frame iterates over its columns' names.
     one = isinstance(documents, (str, bytes, Mapping, set, frozenset, Document)) or hasattr(documents, "columns")
     if one or not isinstance(documents, Iterable):
         raise InvalidInputError(f"The documents{of_query} must be a list, got one {type(documents).__name__}.")
     return (
-        value.document if isinstance(value, RankedDocument) else as_document(value, f"Document {index}{of_query}")
+        (value.document, value.score)
+        if isinstance(value, RankedDocument)
+        else _retrieved(as_document(value, f"Document {index}{of_query}", text_of=text_of))
         for index, value in enumerate(documents)
     )
 
 
-def valid_top_n(top_n: int | None) -> int | None:
-    if top_n is None:
-        return None
-    try:
-        if isinstance(top_n, bool):
-            raise TypeError
-        number = operator.index(top_n)
-    except TypeError:
-        raise InvalidInputError(f"top_n must be a positive integer or None (all), got {top_n!r}.") from None
-    if number < 1:
-        raise InvalidInputError(f"top_n must be at least 1, or None for all documents; got {number}.")
-    return number
-
-
-def valid_threshold(threshold: float | None) -> float | None:
-    if threshold is None:
-        return None
-    try:
-        if isinstance(threshold, (bool, str, bytes)):
-            raise TypeError
-        number = float(threshold)
-    except (TypeError, ValueError, OverflowError):
-        raise InvalidInputError(f"threshold must be a number or None, got {threshold!r}.") from None
-    if not math.isfinite(number):
-        raise InvalidInputError(f"threshold must be finite, got {number}.")
-    return number
+def _retrieved(document: Document) -> tuple[Document, float | None]:
+    score = document.metadata.get(RETRIEVAL_SCORE)
+    known = isinstance(score, (int, float)) and not isinstance(score, bool) and math.isfinite(score)
+    return document, float(score) if known else None  # type: ignore[arg-type]  # a number, as just seen

@@ -28,6 +28,7 @@ A running server::
     server.connections   TCP connections accepted; server.open_connections: those open now
     server.most_at_once  the most requests that were being answered at the same time
     server.delay         seconds before each answer; may be changed while it runs
+    server.hold_until(count, patience=10.0)    answer no POST until so many wait at once
     server.scores(query, texts, model="", raw_scores=False)    what it will report, in the order of the texts
 
     server.fail(number | iterable of numbers, fault)           by POST number

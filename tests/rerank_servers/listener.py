@@ -61,6 +61,7 @@ class RerankServer:
         self.open_connections = 0
         self.most_at_once = 0
         self.at_once = 0
+        self._wanted, self._patience = 0, 0.0
         self._tls = tls
         self._rules: list[_Rule] = []
         self._posts = 0
@@ -121,6 +122,16 @@ class RerankServer:
         """Forget all faults."""
         self._rules = []
 
+    def hold_until(self, count: int, patience: float = 10.0) -> None:
+        """Answer no POST until so many requests wait at once, which sets ``most_at_once`` to 0 first.
+
+        Args:
+            count: How many.
+            patience: Seconds after the first request when all are answered however many came.
+        """
+        self.most_at_once, self._wanted, self._patience = 0, count, patience
+        self._loop.call_soon_threadsafe(self._met.clear)
+
     def answer(self, request: Request) -> Reply:
         """The reply to a request, with the faults asked for."""
         for rule in self._rules:
@@ -155,7 +166,7 @@ class RerankServer:
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._stop = asyncio.Event()
+        self._stop, self._met = asyncio.Event(), asyncio.Event()
         self._open: set[_Connection] = set()
         listener = await self._loop.create_server(
             lambda: _Connection(self), "127.0.0.1", 0, backlog=1024, ssl=self._tls
@@ -170,6 +181,12 @@ class RerankServer:
         # What was cancelled gets a turn to end, and the transports one to close.
         await asyncio.sleep(0)
         await asyncio.sleep(0)
+
+    async def _enough(self) -> None:
+        if self.most_at_once < self._wanted:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._met.wait(), self._patience)
+        self._met.set()
 
 
 class _Connection(asyncio.Protocol):
@@ -241,6 +258,8 @@ class _Connection(asyncio.Protocol):
                 reply = self.server.answer(request)
             except Exception as error:  # raised where the block ends
                 self.server.mistakes.append(error)
+            if self.server._wanted and request.number is not None:
+                await self.server._enough()
             wait = self.server.delay + reply.wait
             if wait:
                 await asyncio.sleep(wait)

@@ -131,6 +131,7 @@ class Scorer(ABC):
             requests must not be split nor scores kept for a document by itself.
         key_variable: The environment variable that its key is customarily in, where it takes one.
         calibrated: Whether its scores come with a calibrator.
+        calibrator: That one, where it is the same for all scores.
         document_window: How many tokens of a document it reads, at most; ``None`` where that is not known. The first
             use of a model may tell more.
     """
@@ -141,6 +142,7 @@ class Scorer(ABC):
     listwise: bool = False
     key_variable: str | None = None
     calibrated: bool = False
+    calibrator: Callable[[float], float] | None = None
     document_window: int | None = None
 
     @abstractmethod

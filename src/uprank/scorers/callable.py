@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import SupportsFloat, TypeAlias, get_args
 
 from uprank.errors import ConfigurationError
@@ -29,15 +29,36 @@ class CallableScorer(Scorer):
         score_kind: What its numbers mean. Without it they count as raw scores (``"logit"``) that
             may be compared with a threshold, but are never turned into probabilities: a sigmoid
             over what may already be a probability would be a guess.
+        listwise: Whether a document's score depends on the other documents that are scored with it, as where scores
+            are scaled by the highest.
+        identity: Stands for the function where its scores are kept, e.g. ``"my scores v1"``; to be changed
+            whenever they change. Without it, they cannot be kept.
     """
 
-    def __init__(self, function: ScoreFunction, *, name: str | None = None, score_kind: ScoreKind | None = None):
+    def __init__(
+        self,
+        function: ScoreFunction,
+        *,
+        name: str | None = None,
+        score_kind: ScoreKind | None = None,
+        listwise: bool = False,
+        identity: str | None = None,
+    ):
         if score_kind is not None and score_kind not in get_args(ScoreKind):
             raise ConfigurationError(f"score_kind must be one of {', '.join(get_args(ScoreKind))}; got {score_kind!r}.")
         self._function = function
         self.name = name or str(getattr(function, "__qualname__", type(function).__qualname__))
         self.score_kind = score_kind or "logit"
         self.declared = score_kind is not None
+        if identity is not None and not (isinstance(identity, str) and identity):
+            raise ConfigurationError(f"identity must be a string that is not empty, got {identity!r}.")
+        self.listwise = listwise
+        self._identity = identity
+
+    def identity(self) -> Mapping[str, object] | None:
+        if self._identity is None:
+            return None
+        return {"scheme": "function", "identity": self._identity, "kind": self.score_kind}
 
     def score(self, query: str, texts: Sequence[str], *, instruction: str | None = None) -> Scores:
         result = self._function(query, list(texts))

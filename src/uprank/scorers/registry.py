@@ -97,7 +97,28 @@ SCHEMES: dict[str, Scheme] = {
 _MAKERS = ("openai", "anthropic", "azure", "deepseek", "gemini", "google", "groq", "mistral", "ollama")
 _LANGUAGE_MODEL = re.compile(r"(ft:)?(gpt|chatgpt|claude|gemini)-|o[1-9](-|$)")
 
-RERANKER_OPTIONS = ("top_n", "threshold", "instruction", "score", "calibrator", "on_error")
+RERANKER_OPTIONS = (
+    "top_n",
+    "threshold",
+    "min_gap",
+    "max_tokens",
+    "count_tokens",
+    "diversity",
+    "keep_at_least",
+    "instruction",
+    "score",
+    "calibrator",
+    "on_error",
+    "fallback",
+    "cache",
+    "long_documents",
+    "passage_tokens",
+    "passage_overlap",
+    "fields",
+    "template",
+    "hooks",
+)
+"""What a Reranker takes for itself; a test holds it to that."""
 
 _registered: dict[str, ScorerFactory] = {}
 _generation = 0
@@ -137,7 +158,7 @@ def as_scorer(model: Model, options: dict[str, object]) -> Scorer:
     Args:
         model: A name for :func:`create_scorer`, a ready scorer, a function, or a language model (LangChain's,
             LlamaIndex's, or a ``ChatModel``).
-        options: For the scorer named; a function takes ``name`` and ``score_kind``, a language model what
+        options: For the scorer named; a function takes those of ``CallableScorer``, a language model what
             :class:`~uprank.scorers.LLMScorer` takes.
 
     Raises:
@@ -167,10 +188,10 @@ def as_scorer(model: Model, options: dict[str, object]) -> Scorer:
         )
     if callable(model):
         _check_signature(model)
-        unknown = options.keys() - {"name", "score_kind"}
+        unknown = options.keys() - {"name", "score_kind", "listwise", "identity"}
         if unknown:
             raise ConfigurationError(
-                f"A function takes the options name and score_kind, not {', '.join(sorted(unknown))}."
+                f"A function takes name, score_kind, listwise and identity, not {', '.join(sorted(unknown))}."
             )
         return CallableScorer(model, **options)  # type: ignore[arg-type]  # keys checked above
     raise ConfigurationError(

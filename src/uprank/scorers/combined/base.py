@@ -11,7 +11,7 @@ import copy
 import queue
 import threading
 from abc import abstractmethod
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias, TypeVar
 
@@ -21,7 +21,7 @@ from uprank.rounds import adrive, drive
 from uprank.scorers.base import Outcome, Scorer, ScoreRequest, Scores
 from uprank.scorers.checking import check_scores
 
-__all__ = ["Ask", "CombinedPlan", "CombinedScorer", "leaves", "rebuilt"]
+__all__ = ["Ask", "CombinedPlan", "CombinedScorer", "leaves"]
 
 Self = TypeVar("Self", bound="CombinedScorer")
 
@@ -52,9 +52,7 @@ class CombinedScorer(Scorer):
     """
 
     def __init__(self, members: Sequence[Scorer]) -> None:
-        self.members = tuple(members)
-        self.accepts_instruction = any(member.accepts_instruction for member in self.members)
-        self.listwise = any(member.listwise for member in self.members)
+        self._join(members)
 
     @abstractmethod
     def _plan(self, requests: Sequence[ScoreRequest]) -> CombinedPlan:
@@ -70,8 +68,15 @@ class CombinedScorer(Scorer):
     def with_members(self: Self, members: Sequence[Scorer]) -> Self:
         """The same scorer over other members, as many as it has. What it has learned of the members begins anew."""
         changed = copy.copy(self)
-        CombinedScorer.__init__(changed, members)
+        changed._join(members)
         return changed
+
+    def _join(self, members: Sequence[Scorer]) -> None:
+        """Set the members, and all that is told of a scorer and depends on them alone."""
+        self.members = tuple(members)
+        self.key_variable = self.members[0].key_variable
+        self.accepts_instruction = any(member.accepts_instruction for member in self.members)
+        self.listwise = any(member.listwise for member in self.members)
 
     def score(self, query: str, texts: Sequence[str], *, instruction: str | None = None) -> Scores:
         return _raised(self.score_many([ScoreRequest(query, texts, instruction)])[0])
@@ -101,6 +106,10 @@ class CombinedScorer(Scorer):
         given = list(texts)
         return max(member.precompute(given, progress=progress) for member in keeping)
 
+    def exact(self: Self) -> Self:
+        """The same over the float32 forms of its members; see :meth:`Scorer.exact`."""
+        return self.with_members([member.exact() for member in self.members])
+
     def close(self) -> None:
         for member in self.members:
             member.close()
@@ -117,17 +126,8 @@ def leaves(scorer: Scorer) -> list[Scorer]:
     return [scorer]
 
 
-def rebuilt(scorer: Scorer, around: Callable[[Scorer], Scorer]) -> Scorer:
-    """The same scorer with each of its :func:`leaves` replaced by what ``around`` makes of it."""
-    if isinstance(scorer, CombinedScorer):
-        return scorer.with_members([rebuilt(member, around) for member in scorer.members])
-    return around(scorer)
-
-
 def _keeps_vectors(scorer: Scorer) -> bool:
-    if isinstance(scorer, CombinedScorer):
-        return any(_keeps_vectors(member) for member in scorer.members)
-    return type(scorer).precompute is not Scorer.precompute
+    return any(type(leaf).precompute is not Scorer.precompute for leaf in leaves(scorer))
 
 
 def _one(ask: Ask) -> Generator[Ask, list[Outcome], list[Outcome] | Exception]:

@@ -114,6 +114,9 @@ class CohereScorer(HTTPScorer):
             raise TypeError(f"{self.name} holds a ready client, which is not pickled; give api_key= instead")
         return super().__reduce__()
 
+    def identity(self) -> Mapping[str, object] | None:
+        return None if self._ready is not None else super().identity()  # where a ready client asks, only it knows
+
     def _brings_key(self) -> bool:
         return self._ready is not None
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TypeAlias
 
 from uprank.concurrency import together
@@ -11,6 +12,7 @@ from uprank.scorers.http.plan import Memory, Target, TooLarge, prepare, score_pl
 from uprank.scorers.http.replies import Results
 from uprank.scorers.http.retries import Clock, Meter
 from uprank.scorers.http.talking import Endpoint, RoundsPlan, TalkingScorer
+from uprank.secrets import without_secrets
 
 __all__ = ["RemoteScorer"]
 
@@ -47,6 +49,21 @@ class RemoteScorer(TalkingScorer[_Result]):
         each = zip(requests, clocks, meters, strict=True)
         outcomes: list[Outcome] = yield from together([score_plan(target, memory, *one) for one in each])
         return outcomes
+
+    def identity(self) -> Mapping[str, object] | None:
+        target = self._target
+        if not target.model:  # a server that runs one model may run another one tomorrow
+            return None
+        return {
+            "scheme": target.provider,
+            "model": target.model,
+            "url": target.url,
+            "dialect": asdict(target.dialect),
+            "fields": without_secrets(target.fields),
+            "instruction": target.instruction,
+            "kind": target.kind,
+            "native": target.native,
+        }
 
     def close(self) -> None:
         """Close the connections. The next call opens new ones, and asks the server anew for its limits."""

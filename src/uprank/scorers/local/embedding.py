@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
@@ -88,7 +89,7 @@ class EmbeddingScorer(VectorScorer):
         require(f'model "{self.name}"', "local", "torch", "sentence_transformers")
         self._checkpoint = Checkpoint(model, device, dtype, revision, trust_remote_code, local_files_only, token=token)
         valid_engine("torch", dtype)
-        self._max_length = valid_max_length(max_length, name=self.name)
+        self._max_length = self.document_window = valid_max_length(max_length, name=self.name)
 
     def _load(self) -> AnyEncoder:
         from sentence_transformers import SentenceTransformer
@@ -100,6 +101,18 @@ class EmbeddingScorer(VectorScorer):
 
     def exact(self) -> EmbeddingScorer:
         return self._unstored(_checkpoint=replace(self._checkpoint, dtype="float32"))
+
+    def identity(self) -> Mapping[str, object]:
+        from uprank.scorers.local.identity import computation, content
+
+        asked = self._checkpoint
+        return {
+            "scheme": "embedding",
+            **content(model_files(asked)),
+            **computation("torch", asked.dtype, asked.device, name=self.name),
+            "max_length": self._max_length,
+            **self._kept_as(),
+        }
 
     def _digest(self) -> str:
         return model_digest(model_files(self._checkpoint))

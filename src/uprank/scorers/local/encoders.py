@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeAlias,
 import numpy as np
 from numpy.typing import NDArray
 
+from uprank.scorers.evidence import Evidence
 from uprank.scorers.local.batching import beginnings, chunks, default_token_budget
 from uprank.scorers.local.engines.base import Engine, Tokens
 from uprank.scorers.local.engines.cores import has_vnni
@@ -35,6 +36,8 @@ __all__ = [
 
 Payload = TypeVar("Payload")
 
+_CUT, _WHOLE, _UNKNOWN = Evidence(truncated=True), Evidence(truncated=False), Evidence()
+
 
 class Text(NamedTuple, Generic[Payload]):
     """A text ready to be encoded.
@@ -42,10 +45,12 @@ class Text(NamedTuple, Generic[Payload]):
     Attributes:
         length: Its tokens, special tokens and prompt included, cut at the window.
         payload: What the encoder takes.
+        truncated: Whether the text has more; ``None`` where the encoder cannot tell.
     """
 
     length: int
     payload: Payload
+    truncated: bool | None = None
 
 
 class TextEncoder(ABC, Generic[Payload]):
@@ -55,6 +60,7 @@ class TextEncoder(ABC, Generic[Payload]):
         device_type: ``"cpu"``, ``"cuda"``, …
         precision: What vectors depend on beside the weights, e.g. ``"float32"``.
         vectors: What they are of: ``"tokens"``, ``"tokens, projected"`` or ``"text"``.
+        tells_truncated: Whether it tells a text that was cut from one that just fits.
         query_window: The most tokens read of a query; ``None`` where there is no limit.
         document_window: Likewise of a document.
         alike: Whether queries and documents are encoded alike, and so may share a batch.
@@ -68,6 +74,7 @@ class TextEncoder(ABC, Generic[Payload]):
     vectors: str
     query_window: int | None
     document_window: int | None
+    tells_truncated: bool = False
     alike: bool = False
     lanes: int = 1
     token_budget: int
@@ -94,6 +101,17 @@ class TextEncoder(ABC, Generic[Payload]):
             queries: Whether they are queries.
             lane: From 0 to ``lanes - 1``; no two threads at once in the same.
         """
+
+    def evidence(self, length: int) -> Evidence:
+        """Whether a document was cut.
+
+        Args:
+            length: Its tokens; one more than the window where it is known to have been cut.
+        """
+        window = self.document_window
+        if window is None or length < window or (length == window and self.tells_truncated):
+            return _WHOLE
+        return _CUT if length > window else _UNKNOWN
 
 
 AnyEncoder: TypeAlias = TextEncoder[Any]  # what payloads are is its own business
@@ -127,13 +145,16 @@ class TransformerTextEncoder(TextEncoder[TokenisedText]):
         tokenizer: The model's.
         model: Computes the vectors.
         window: The most tokens read of a text; ``None`` where there is no limit.
+        side: Which side of a text the tokenizer cuts off.
     """
 
+    tells_truncated = True
     alike = True
     vectors = "tokens"
 
-    def __init__(self, tokenizer: Tokenizer, model: TokenModel, window: int | None) -> None:
+    def __init__(self, tokenizer: Tokenizer, model: TokenModel, window: int | None, *, side: str = "right") -> None:
         self._tokenizer = tokenizer
+        self._surplus = -1 if side == "right" else 0  # which of the tokens of a text is the one too much
         self.model = model
         self.query_window = self.document_window = window
         self.device_type, self.precision, self.ahead = model.device_type, model.precision, model.ahead
@@ -146,7 +167,21 @@ class TransformerTextEncoder(TextEncoder[TokenisedText]):
         return self.documents(texts)
 
     def documents(self, texts: Sequence[str]) -> list[Text[TokenisedText]]:
-        return [Text(len(row.ids), row) for row in self._tokenizer.texts(texts, self.document_window)]
+        window = self.document_window
+        if window is None:
+            return [Text(len(row.ids), row, truncated=False) for row in self._tokenizer.texts(texts, None)]
+        # One token more than is read tells whether there are more.
+        rows = self._tokenizer.texts(texts, window + 1)
+        return [
+            Text(len(row.ids), row, truncated=False)
+            if len(row.ids) <= window
+            else Text(window, self._without_surplus(row), truncated=True)
+            for row in rows
+        ]
+
+    def _without_surplus(self, row: TokenisedText) -> TokenisedText:
+        place = np.flatnonzero(~row.special)[self._surplus]
+        return TokenisedText(np.delete(row.ids, place), np.delete(row.special, place))
 
     def encode(self, payloads: Sequence[TokenisedText], *, queries: bool, lane: int) -> Encoded:
         return self.model.run(payloads, lane)

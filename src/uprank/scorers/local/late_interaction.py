@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
@@ -112,7 +113,7 @@ class LateInteractionScorer(VectorScorer):
         )
         self._checkpoint = Checkpoint(model, device, dtype, revision, trust_remote_code, local_files_only, token=token)
         self._engine = valid_engine(engine, dtype)
-        self._max_length = valid_max_length(max_length, name=self.name)
+        self._max_length = self.document_window = valid_max_length(max_length, name=self.name)
         require_engine(engine, dtype, "local", "sentence_transformers", name=self.name)
 
     def _load(self) -> AnyEncoder:
@@ -137,7 +138,8 @@ class LateInteractionScorer(VectorScorer):
         tokenizer = FastTokenizer.from_folder(files.encoder, types=False, name=self.name)
         asked = valid_max_length(self._max_length, positions=positions, name=self.name)
         model = exported_model(files, engine, self._checkpoint.dtype, name=self.name)
-        return TransformerTextEncoder(tokenizer, model, asked or smallest_limit(tokenizer.limit, positions))
+        window = asked or smallest_limit(tokenizer.limit, positions)
+        return TransformerTextEncoder(tokenizer, model, window, side=_truncation_side(files))
 
     def _load_torch(self, device: str) -> AnyEncoder:
         require(f'model "{self.name}"', "local", "torch", "transformers")
@@ -160,7 +162,10 @@ class LateInteractionScorer(VectorScorer):
         asked = valid_max_length(self._max_length, positions=positions, name=self.name)
         window = asked or smallest_limit(tokenizer.model_max_length, positions)
         return TransformerTextEncoder(
-            TransformersTokenizer(tokenizer), TorchModel(model, tokenizer.pad_token_id or 0), window
+            TransformersTokenizer(tokenizer),
+            TorchModel(model, tokenizer.pad_token_id or 0),
+            window,
+            side=tokenizer.truncation_side,
         )
 
     def _load_multi_vector(self) -> AnyEncoder:
@@ -185,6 +190,19 @@ class LateInteractionScorer(VectorScorer):
 
     def exact(self) -> LateInteractionScorer:
         return self._unstored(_checkpoint=replace(self._checkpoint, dtype="float32"))
+
+    def identity(self) -> Mapping[str, object]:
+        from uprank.scorers.local.identity import computation, content
+
+        files, asked = model_files(self._checkpoint), self._checkpoint
+        engine: EngineName = "torch" if _is_multi_vector(files) else self._engine
+        return {
+            "scheme": "late-interaction",
+            **content(files),
+            **computation(engine, asked.dtype, asked.device, lambda: _not_exported(files), name=self.name),
+            "max_length": self._max_length,
+            **self._kept_as(),
+        }
 
     def _digest(self) -> str:
         return model_digest(model_files(self._checkpoint))
@@ -213,3 +231,9 @@ def _not_exported(files: ModelFiles) -> str | None:
     if files.config.get("auto_map"):
         return "its repository brings Python code of its own"
     return unsupported(files, "vectors")
+
+
+def _truncation_side(files: ModelFiles) -> str:
+    path = (files.encoder / "tokenizer_config.json").relative_to(files.folder)
+    saved = files.read(str(path))
+    return str(saved.get("truncation_side") or "right") if isinstance(saved, dict) else "right"

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from typing import cast
 
 from uprank.scorers.base import ScoreKind
-from uprank.scorers.local.engines.base import Tokens
 from uprank.scorers.local.files import ModelFiles
 from uprank.scorers.local.loading import LongQuery, smallest_limit, valid_max_length
-from uprank.scorers.local.pairs import ModelInputs, PairEncoder, ReadyQuery, known_window
+from uprank.scorers.local.pairs import ModelInputs, Pair, PairEncoder, ReadyQuery, Surplus, known_window
 from uprank.scorers.local.tokenizing import FastTokenizer
 
 __all__ = ["FilePairEncoder", "PairSettings", "not_plain", "token_types"]
@@ -129,6 +128,7 @@ class PairSettings:
         limit: Tokens that are read of a pair, where that is saved or follows from the positions.
         positions: The most tokens that the model has positions for; ``None`` where there is no limit.
         own_limit: Instead of the tokenizer's, where that is saved.
+        side: Which side of a document is cut off.
     """
 
     score_kind: ScoreKind
@@ -137,6 +137,7 @@ class PairSettings:
     limit: int | None
     positions: int | None
     own_limit: int | None = None
+    side: str = "right"
 
     @classmethod
     def read(cls, files: ModelFiles) -> PairSettings:
@@ -157,6 +158,7 @@ class PairSettings:
             smallest_limit(files.positions, *limits),
             files.positions,
             cast("int | None", saved.get("max_seq_length")),
+            str(_settings(files, "tokenizer_config.json").get("truncation_side") or "right"),
         )
 
 
@@ -190,9 +192,11 @@ class FilePairEncoder(PairEncoder):
         super().__init__(name=name, window=known_window(asked or own, name), long_query=long_query)
         self._tokenizer = tokenizer
         self._settings = settings
+        self._surplus = Surplus(self.window, tokenizer.pairs("a", ["", "b"], self.window), settings.side)
 
-    def rows(self, query: ReadyQuery, texts: Sequence[str]) -> list[Tokens]:
-        return self._tokenizer.pairs((query.prompt or "") + query.text, texts, self.window)
+    def rows(self, query: ReadyQuery, texts: Sequence[str]) -> list[Pair]:
+        pairs = self._tokenizer.pairs((query.prompt or "") + query.text, texts, self.window + 1)
+        return [self._surplus.taken(pair, query.room) for pair in pairs]
 
     def _prompt(self, instruction: str | None) -> str | None:
         if instruction is None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from uprank.scorers.base import Outcome, ScoreKind, ScoreRequest, Scores, Usage
+from uprank.scorers.evidence import Evidence
 from uprank.scorers.local.batching import chunks
 from uprank.scorers.local.engines.base import Engine, Tokens
 from uprank.scorers.local.jobs import Job, Row, Runner
@@ -19,6 +20,8 @@ __all__ = ["EnginePairRunner", "PairJob"]
 
 Logits = NDArray[np.float32]
 
+_CUT, _WHOLE = Evidence(truncated=True), Evidence(truncated=False)
+
 
 @dataclass(slots=True)
 class _Request:
@@ -28,6 +31,7 @@ class _Request:
         first: The place of its first pair among those of all requests.
         tokens: Tokens read of its pairs so far.
         full: How many of its pairs fill the window.
+        evidence: Of each of its texts, whether it was cut.
         warnings: What the caller should know.
         error: Why it cannot be scored.
     """
@@ -35,6 +39,7 @@ class _Request:
     first: int
     tokens: int = 0
     full: int = 0
+    evidence: list[Evidence] = field(default_factory=list)
     warnings: tuple[str, ...] = ()
     error: Exception | None = None
 
@@ -90,13 +95,17 @@ class PairJob(Job[Tokens, Logits]):
             place = state.first
             for chunk in chunks(request.texts):
                 try:
-                    tokens = self._pairs.rows(query, chunk)
+                    pairs = self._pairs.rows(query, chunk)
                 except Exception as error:  # likewise
                     state.error = error
                     break
-                state.tokens += sum(len(row.ids) for row in tokens)
-                state.full += sum(len(row.ids) >= self._pairs.window for row in tokens)
-                yield [Row(len(row.ids), row, place + offset, query.model_inputs) for offset, row in enumerate(tokens)]
+                state.tokens += sum(len(pair.ids) for pair in pairs)
+                state.full += sum(len(pair.ids) >= self._pairs.window for pair in pairs)
+                state.evidence += [_CUT if pair.truncated else _WHOLE for pair in pairs]
+                yield [
+                    Row(len(pair.ids), Tokens(pair.ids, pair.types), place + offset, query.model_inputs)
+                    for offset, pair in enumerate(pairs)
+                ]
                 place += len(chunk)
 
     def _scores(self, request: ScoreRequest, state: _Request) -> Scores:
@@ -112,6 +121,7 @@ class PairJob(Job[Tokens, Logits]):
             native="probability" if self._score_kind == "probability" else None,
             usage=Usage(tokens=state.tokens),
             warnings=warnings,
+            evidence=state.evidence,
         )
 
 

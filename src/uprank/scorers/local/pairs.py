@@ -5,12 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
 
 from uprank.errors import ConfigurationError, InvalidInputError, QueryTooLongError
-from uprank.scorers.local.engines.base import Tokens
+from uprank.scorers.local.engines.base import TokenIds, Tokens
 from uprank.scorers.local.loading import LongQuery
 
-__all__ = ["ModelInputs", "PairEncoder", "ReadyQuery", "known_window"]
+__all__ = ["ModelInputs", "Pair", "PairEncoder", "ReadyQuery", "Surplus", "known_window"]
 
 ModelInputs = tuple[tuple[str, Hashable], ...]
 """What the model's forward needs beside token ids, by name."""
@@ -33,6 +36,52 @@ class ReadyQuery:
     room: int
     model_inputs: ModelInputs = ()
     warnings: tuple[str, ...] = ()
+
+
+class Pair(NamedTuple):
+    """A pair as token ids.
+
+    Attributes:
+        ids: As in :class:`~uprank.scorers.local.engines.base.Tokens`.
+        types: As there.
+        truncated: Whether the document was cut.
+    """
+
+    ids: TokenIds
+    types: TokenIds | None
+    truncated: bool
+
+
+class Surplus:
+    """Finds out whether a document was cut, without counting its tokens: pairs are given one token more than is read.
+
+    Args:
+        window: The tokens that are read.
+        probes: A pair without a document, and the same query with a document of another word: what both end with
+            follows every document.
+        side: Which side of a document is cut off.
+    """
+
+    def __init__(self, window: int, probes: Sequence[Tokens], side: str) -> None:
+        self._window = window
+        self._right = side == "right"
+        short, long = (probe.ids.tolist() for probe in probes)
+        pairs = enumerate(zip(reversed(short), reversed(long), strict=False))
+        self._after = next((count for count, (one, other) in pairs if one != other), len(short))
+
+    def taken(self, pair: Tokens, room: int) -> Pair:
+        """Take the token that is too much off a pair.
+
+        Args:
+            pair: Cut to one token more than the window.
+            room: Tokens that are left for a document.
+        """
+        if len(pair.ids) <= self._window:
+            return Pair(pair.ids, pair.types, truncated=False)
+        last = self._window - self._after
+        place = last if self._right else last - room
+        types = None if pair.types is None else np.delete(pair.types, place)
+        return Pair(np.delete(pair.ids, place), types, truncated=True)
 
 
 class PairEncoder(ABC):
@@ -79,7 +128,7 @@ class PairEncoder(ABC):
         return ReadyQuery(query, prompt, self.window - taken, model_inputs, warnings)
 
     @abstractmethod
-    def rows(self, query: ReadyQuery, texts: Sequence[str]) -> list[Tokens]:
+    def rows(self, query: ReadyQuery, texts: Sequence[str]) -> list[Pair]:
         """Join the query with each text; texts are cut to fit the window."""
 
     @abstractmethod

@@ -15,7 +15,7 @@ import numpy as np
 from uprank.scorers.local.batching import beginnings, chunks
 from uprank.scorers.local.engines.base import TokenIds, Tokens
 from uprank.scorers.local.loading import LongQuery, position_limit, smallest_limit, valid_max_length
-from uprank.scorers.local.pairs import ModelInputs, PairEncoder, ReadyQuery, known_window
+from uprank.scorers.local.pairs import ModelInputs, Pair, PairEncoder, ReadyQuery, Surplus, known_window
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
@@ -46,8 +46,11 @@ class SentencePairEncoder(PairEncoder):
         self._chats = "message" in getattr(model, "modalities", ())
         if self._chats:
             _leave_ragged(model)
+        else:
+            side = self._tokenizer.truncation_side
+            self._surplus = Surplus(self.window, self._tokenised("a", ["", "b"], self.window), side)
 
-    def rows(self, query: ReadyQuery, texts: Sequence[str]) -> list[Tokens]:
+    def rows(self, query: ReadyQuery, texts: Sequence[str]) -> list[Pair]:
         return self._chat_rows(query, texts) if self._chats else self._text_rows(query, texts)
 
     def _prompt(self, instruction: str | None) -> str | None:
@@ -107,35 +110,43 @@ class SentencePairEncoder(PairEncoder):
                 cut.append(str(self._tokenizer.decode(ids[:limit], skip_special_tokens=True)))
         return cut
 
-    def _text_rows(self, query: ReadyQuery, texts: Sequence[str]) -> list[Tokens]:
+    def _text_rows(self, query: ReadyQuery, texts: Sequence[str]) -> list[Pair]:
         front = (query.prompt or "") + query.text
         if self._tokenizer.truncation_side == "right":
             texts = beginnings(texts, self.window, self._count)
-        rows: list[Tokens] = []
+        rows: list[Pair] = []
         for chunk in chunks(texts):
-            tokens = self._tokenizer(
-                [front] * len(chunk),
-                chunk,
-                truncation="only_second",
-                max_length=self.window,
-                padding=False,
-                return_attention_mask=False,
-            )
-            types = tokens.get("token_type_ids")
-            for number, ids in enumerate(tokens["input_ids"]):
-                rows.append(Tokens(_array(ids), _array(types[number]) if types else None))
+            pairs = self._tokenised(front, chunk, self.window + 1)
+            rows.extend(self._surplus.taken(pair, query.room) for pair in pairs)
         return rows
 
-    def _chat_rows(self, query: ReadyQuery, texts: Sequence[str]) -> list[Tokens]:
-        rows: list[Tokens] = []
+    def _tokenised(self, front: str, texts: Sequence[str], window: int) -> list[Tokens]:
+        tokens = self._tokenizer(
+            [front] * len(texts),
+            texts,
+            truncation="only_second",
+            max_length=window,
+            padding=False,
+            return_attention_mask=False,
+        )
+        types = tokens.get("token_type_ids")
+        return [
+            Tokens(_array(ids), _array(types[number]) if types else None)
+            for number, ids in enumerate(tokens["input_ids"])
+        ]
+
+    def _chat_rows(self, query: ReadyQuery, texts: Sequence[str]) -> list[Pair]:
+        rows: list[Pair] = []
         for chunk in chunks(texts):
-            rendered, _ = self._render(query.text, self._cut_all(chunk, query.room), query.prompt)
+            read = self._cut_all(chunk, query.room)
+            rendered, _ = self._render(query.text, read, query.prompt)
             for position, tokens in enumerate(rendered):
                 spare = query.room
                 while len(tokens) > self.window:  # tokens may split differently where text meets template
                     spare = max(0, spare - (len(tokens) - self.window))
-                    (tokens,), _ = self._render(query.text, self._cut_all([chunk[position]], spare), query.prompt)
-                rows.append(Tokens(tokens))
+                    read[position] = self._cut_all([chunk[position]], spare)[0]
+                    (tokens,), _ = self._render(query.text, [read[position]], query.prompt)
+                rows.append(Pair(tokens, None, truncated=read[position] != chunk[position]))
         return rows
 
     def _render(self, query: str, texts: Sequence[str], prompt: str | None) -> tuple[list[TokenIds], ModelInputs]:

@@ -37,7 +37,7 @@ logger = logging.getLogger("uprank")
 
 _GROUP = 1_024  # texts that are precomputed as one call
 _GROUPS_AHEAD = 1
-_ENCODING = 2  # to be raised whenever the vectors of the same model and text change
+_ENCODING = 3  # to be raised whenever what is kept of the same model and text changes
 
 
 class _Precomputing(NamedTuple):
@@ -171,6 +171,14 @@ class VectorScorer(LocalScorer):
 
         return _Precomputing(texts, made, self._scheduler.submit(make))
 
+    def _kept_as(self) -> dict[str, object]:
+        """What of a scorer's identity is about vectors: how they are made of a text, and rounded."""
+        return {
+            "long_query": self._long_query,
+            "store_dtype": self._store.dtype if self._store.keeps else "float32",
+            "encoding": _ENCODING,
+        }
+
     @abstractmethod
     def _load(self) -> AnyEncoder:
         """Load the model."""
@@ -202,6 +210,7 @@ class VectorScorer(LocalScorer):
         except Exception as error:
             raise ModelLoadError(f"{self.name} could not be loaded: {error}") from error
         self._runner = VectorRunner(encoder, self._vectors, self._token_budget)
+        self.document_window = encoder.document_window
         return self._runner
 
     def _loaded(self) -> VectorRunner:
@@ -211,7 +220,14 @@ class VectorScorer(LocalScorer):
     def _job(self, requests: Sequence[ScoreRequest]) -> VectorJob:
         from uprank.scorers.local.vectors.jobs import VectorJob
 
-        return VectorJob(self._loaded(), requests, long_query=self._long_query, name=self.name, progress=self._progress)
+        return VectorJob(
+            self._loaded(),
+            requests,
+            long_query=self._long_query,
+            name=self.name,
+            progress=self._progress,
+            calibrator=self.calibrator,
+        )
 
     def _unload(self) -> None:
         self._runner = self._vectors = None

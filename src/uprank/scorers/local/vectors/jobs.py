@@ -13,8 +13,10 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
+from uprank.calibration import Calibration
 from uprank.errors import QueryTooLongError
 from uprank.scorers.base import Outcome, ScoreRequest, Scores, Usage
+from uprank.scorers.evidence import Evidence
 from uprank.scorers.local.batching import chunks, release_memory
 from uprank.scorers.local.encoders import AnyEncoder, Text
 from uprank.scorers.local.jobs import Job, Row, Runner
@@ -74,6 +76,7 @@ class _DocumentJob(Job[object, Encoded]):
         self._store = runner.store
         self._lock = threading.Lock()
         self._keys: list[bytes] = []  # of the documents' rows, by place
+        self._lengths: list[int] = []  # likewise, as the encoder's evidence() takes them
         self._steps = self._given()
 
     def rows(self) -> Sequence[Row[object]] | None:
@@ -105,6 +108,7 @@ class _DocumentJob(Job[object, Encoded]):
                 continue
             rows.append(Row(tokenised.length, tokenised.payload, len(self._keys), group))
             self._keys.append(keys[text])
+            self._lengths.append(tokenised.length + bool(tokenised.truncated))
         return rows, failed
 
     def _keep(self, rows: Sequence[Row[object]], output: Encoded) -> list[Known]:
@@ -113,7 +117,7 @@ class _DocumentJob(Job[object, Encoded]):
         block = Block(values) if self._store is None else self._store.round(values)
         starts = np.cumsum([0, *output.counts]).tolist()
         known = [
-            Known(block, start, count, row.length)
+            Known(block, start, count, self._lengths[row.place])
             for start, count, row in zip(starts, output.counts, rows, strict=False)
         ]
         if self._store is not None:
@@ -128,6 +132,7 @@ class _Request:
     Args:
         request: What was asked.
         values: Its scores; NaN where still missing.
+        evidence: Of each text, whether it was cut.
         query: The vectors of its query; ``None`` before they are there, and when they are used no more.
         left: Documents that have no score yet.
         tokens: Tokens that the model read for it.
@@ -138,6 +143,7 @@ class _Request:
 
     request: ScoreRequest
     values: list[float] = field(init=False)
+    evidence: list[Evidence] = field(init=False)
     query: NDArray[np.float32] | None = None
     left: int = field(init=False)
     tokens: int = 0
@@ -147,7 +153,7 @@ class _Request:
 
     def __post_init__(self) -> None:
         self.left = len(self.request.texts)
-        self.values = [math.nan] * self.left
+        self.values, self.evidence = [math.nan] * self.left, [Evidence()] * self.left
 
 
 _Owners = list[tuple[_Request, int]]
@@ -178,6 +184,7 @@ class VectorJob(_DocumentJob):
         long_query: What to do with a query longer than the window.
         name: Names the model in errors and on the bar.
         progress: Whether to show a bar.
+        calibrator: Goes with the scores.
     """
 
     def __init__(
@@ -188,11 +195,13 @@ class VectorJob(_DocumentJob):
         long_query: LongQuery,
         name: str,
         progress: bool,
+        calibrator: Calibration | None = None,
     ) -> None:
         super().__init__(runner)
         self._requests = [_Request(request) for request in requests]
         self._long_query = long_query
         self._name = name
+        self._calibrator = calibrator
         self._owners: list[_Owners] = []  # of the documents' rows, by place
         self._asking: list[list[_Request]] = []  # of the queries' rows
         total = len({text for request in requests for text in request.texts}) if progress else 0
@@ -286,7 +295,7 @@ class VectorJob(_DocumentJob):
     def _take_documents(self, rows: Sequence[Row[object]], output: Encoded) -> None:
         owners = [self._owners[row.place] for row in rows]
         if self._store is None and isinstance(output, DeviceVectors):
-            lengths = [row.length for row in rows]
+            lengths = [self._lengths[row.place] for row in rows]
             for request, query, chosen, positions in _shared_out(owners):
                 scores = output.maxsim(query, chosen)
                 self._fill_in(request, positions, scores, [lengths[place] for place in chosen], read=True)
@@ -315,8 +324,8 @@ class VectorJob(_DocumentJob):
             for position, score, length in zip(positions, scores, lengths, strict=True):
                 if not math.isnan(request.values[position]):
                     continue  # run a second time, since something failed after it had its score
-                request.values[position] = score
-                request.tokens += length if read else 0
+                request.values[position], request.evidence[position] = score, self._encoder.evidence(length)
+                request.tokens += (length if window is None else min(length, window)) if read else 0
                 request.full += window is not None and length >= window
                 request.left -= 1
             if not request.left:
@@ -331,7 +340,12 @@ class VectorJob(_DocumentJob):
                 f"{self._encoder.document_window} tokens; text beyond it was not read.",
             ]
         return Scores(
-            values=request.values, kind="cosine", usage=Usage(tokens=request.tokens), warnings=tuple(warnings)
+            values=request.values,
+            kind="cosine",
+            usage=Usage(tokens=request.tokens),
+            warnings=tuple(warnings),
+            evidence=request.evidence,
+            calibrator=self._calibrator,
         )
 
 

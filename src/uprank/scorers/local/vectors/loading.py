@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from uprank.scorers.local.files import ModelFiles
     from uprank.scorers.local.loading import Checkpoint, DType
 
-__all__ = ["exported_model", "model_digest", "model_files", "require_engine"]
+__all__ = ["exported_model", "model_digest", "model_files", "require_engine", "shipped_digest"]
 
 # What vectors depend on: weights, configurations, tokenizers, code. An export that is run tells of itself
 # in EngineModel.precision.
@@ -50,10 +50,11 @@ def exported_model(files: ModelFiles, engine: Exported, dtype: DType, *, name: s
     precision = choose_precision(engine, dtype)
     loaded = load_exported(files, engine=engine, precision=precision, output="vectors", name=name)
     shipped = unsupported(files.config, "vectors") or files.lacks_weights()  # then load_exported takes no other
-    return EngineModel(loaded, _shipped_digest(files) if shipped else None)
+    return EngineModel(loaded, shipped_digest(files) if shipped else None)
 
 
-def _shipped_digest(files: ModelFiles) -> str | None:
+def shipped_digest(files: ModelFiles) -> str | None:
+    """The digest of the repository's own ONNX model, fetched if need be; ``None`` where it has none."""
     from uprank.scorers.local.engines.cache import content_digest
 
     path = files.shipped_onnx()
