@@ -14,6 +14,7 @@ FLOORS = [
     "secrets",
     "documents",
     "fields",
+    "tokens",
     "rounds",
     "concurrency",
     "scorers.evidence",

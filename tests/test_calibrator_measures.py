@@ -29,6 +29,7 @@ def test_logistic_by_hand():
     assert curve(0.5) == 0.5
     assert curve(1.0) == pytest.approx(1 / (1 + math.exp(-1)))
     assert curve(-1.0) == pytest.approx(math.exp(-3) / (1 + math.exp(-3)), rel=1e-15)
+    assert Logistic(1.0)(-720.0) == pytest.approx(math.exp(-720.0))  # and no overflow
     assert [curve(score) for score in (-math.inf, -1e308, 1e308, math.inf)] == [0.0, 0.0, 1.0, 1.0]
 
 
@@ -38,6 +39,9 @@ def test_interpolated_by_hand():
     assert curve(0.25) == pytest.approx(0.2)
     assert [curve(score) for score in (1.0, 2.0, 3.0, 9.0, math.inf)] == [0.5] * 5
     assert Interpolated((7.0,), (0.25,))(-1.0) == 0.25
+    # Just below the second point, rounding makes the whole step of it, and of the step a little more than there is.
+    low, high = 0.0009948581911962129, 0.5588010109499965
+    assert low + (high - low) > high == Interpolated((-1e16, 0.0), (low, high))(-0.5)
 
 
 def near(score: float) -> list[float]:

@@ -13,107 +13,25 @@ import httpx
 import pytest
 
 from http_cases import PROVIDER_CASES, QUERY, TEXTS, Case, Servers, case_of, check_ranking
-from rerank_servers import (
-    EDITS,
-    Fault,
-    Request,
-    RerankServer,
-    edit,
-    empty,
-    html,
-    refused_port,
-    reset,
-    silent,
-    slow,
-    status,
-    truncated,
-)
-from rerank_servers import closed as closed_at_once
+from http_troubles import TIMEOUT, TROUBLES, Trouble, for_service, with_status
+from rerank_servers import Request, RerankServer, refused_port, silent
 from uprank import Ranking
 from uprank.errors import (
-    AuthenticationError,
-    BadReplyError,
     BillingError,
     ConnectionFailedError,
     DeadlineExceededError,
     RateLimitError,
-    RequestRefusedError,
     RequestTooLargeError,
-    ServerError,
     ServiceError,
 )
 from uprank.scorers.http import retries
 from uprank.scorers.http.providers import PROVIDERS
 
 MARKS = (1, 5, 9)  # the second document of each of three chunks of four
-TIMEOUT = 0.2  # seconds
 SHORT_TIMEOUT = 0.1  # where it makes no difference if a busy machine lets others than the marked request time out
 REPRESENTATIVE = [case_of(name) for name in ("cohere", "jina", "tei")]
 """The SDK, the usual kind of service, and a self-hosted one that answers with a bare list."""
 
-
-@dataclass(frozen=True)
-class Trouble:
-    """One thing that goes wrong, and what must come of it.
-
-    Attributes:
-        fault: What the server does; ``None``: nobody listens.
-        error: The error.
-        code: The status it names.
-        sends: How often the request is sent where one retry is allowed; 1: it would be no use, or cost again.
-        own_id: Whether the service signs this reply with a request id, if it signs any.
-        wait: The wait that the reply asks for.
-    """
-
-    name: str
-    fault: Fault | None
-    error: type[ServiceError]
-    code: int | None = None
-    sends: int = 1
-    own_id: bool = True
-    wait: float | None = None
-
-    def __str__(self) -> str:
-        return self.name
-
-
-def _status(code: int, error: type[ServiceError], sends: int = 1) -> Trouble:
-    # 524 comes from a gateway before the service.
-    return Trouble(f"status-{code}", status(code), error, code, sends, own_id=code != 524)
-
-
-TROUBLES = [
-    _status(400, RequestRefusedError),
-    _status(401, AuthenticationError),
-    _status(402, BillingError),
-    _status(403, AuthenticationError),
-    _status(404, RequestRefusedError),
-    _status(408, ServerError, 2),
-    _status(413, RequestTooLargeError, 3),  # the chunk, its half, and the document alone
-    _status(422, RequestRefusedError),
-    _status(424, ServerError),
-    _status(429, RateLimitError, 2),
-    _status(498, AuthenticationError),
-    _status(499, RequestRefusedError),
-    _status(500, ServerError, 2),
-    _status(501, ServerError),
-    _status(502, ServerError, 2),
-    _status(503, ServerError, 2),
-    _status(504, ServerError, 2),
-    _status(524, ServerError, 2),
-    # The wait is longer than the deadline: it is not begun.
-    Trouble("status-429-wait", status(429, retry_after=70), RateLimitError, 429, wait=70.0),
-    Trouble("refused", None, ConnectionFailedError, sends=2),
-    Trouble("closed", closed_at_once(), ConnectionFailedError, sends=2),
-    Trouble("reset", reset(), ConnectionFailedError, sends=2),
-    Trouble("slow", slow(), DeadlineExceededError, sends=2),
-    Trouble("silent", silent(2 * TIMEOUT), DeadlineExceededError, sends=2),
-    Trouble("html-200", html(200), BadReplyError, 200, own_id=False),
-    Trouble("html-502", html(502), ServerError, 502, 2, own_id=False),
-    Trouble("empty", empty(), BadReplyError, 200, own_id=False),
-    Trouble("truncated", truncated(), BadReplyError, 200, own_id=False),
-    *(Trouble(name, edit(name), BadReplyError, 200) for name in EDITS),
-]
 pytestmark = pytest.mark.no_cover  # the same lines thousands of times; others cover them
 
 TIMEOUTS = ("slow", "silent")
@@ -121,11 +39,6 @@ DRIVERS = ("rank", "arank")
 CALL = "x-test-call"  # a header that tells the requests of one call from those that an earlier one gave up
 _calls = itertools.count()
 HEALING = [trouble for trouble in TROUBLES if trouble.sends == 2]
-
-
-def for_service(case: Case, trouble: Trouble) -> Trouble:
-    """What is particular to a service: SIE's 502 says that a model cannot be loaded, which does not pass."""
-    return replace(trouble, sends=1) if (case.service, trouble.code) == ("sie", 502) and trouble.own_id else trouble
 
 
 def everywhere() -> Iterator[tuple[Case, Trouble, int, bool]]:
@@ -397,7 +310,7 @@ async def test_a_fault_that_passes_costs_one_retry(case: Case, trouble: Trouble,
 async def test_a_chunk_that_is_too_large_once_is_halved(case: Case, driver: str, servers: Servers) -> None:
     server = servers.of(case)
     expected = dict(zip(TEXTS, case.scores(server, TEXTS), strict=True))
-    trouble = _status(413, RequestTooLargeError)
+    trouble = with_status(413, RequestTooLargeError)
     outcome = await outcome_of(case, server, trouble, 1, driver, times=1)
     check_ranking(outcome.ranking, TEXTS, expected, case.kind)
     usage = outcome.ranking.usage

@@ -33,8 +33,8 @@ from uprank.errors import RequestRefusedError
 from uprank.scorers import LLMScorer
 from uprank.scorers.http.messages import Lost, Reply
 from uprank.scorers.llm import Budget, ChatCall, Completion
-from uprank.scorers.llm.tokens import estimate_tokens
 from uprank.testing import AskedQuestion
+from uprank.tokens import estimate_tokens
 
 WINDOW = {"strategy": "window", "window": 20}
 GRADES = {"method": "pointwise", "grades": 9}

@@ -14,8 +14,8 @@ from uprank.scorers import LLMScorer
 from uprank.scorers.llm.chat import Completion
 from uprank.scorers.llm.reference import BEGIN, END, strategies_table, with_table
 from uprank.scorers.llm.strategies import STRATEGIES
-from uprank.scorers.llm.tokens import estimate_tokens
 from uprank.testing import AskedQuestion, MockChatModel
+from uprank.tokens import estimate_tokens
 
 PAGE = Path(__file__).parent.parent / "docs" / "llm.md"
 SENTENCE = "The quick brown fox (of 1879) jumps over {n} lazy dogs, and then sleeps. "

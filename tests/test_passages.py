@@ -16,11 +16,11 @@ from uprank.errors import ConfigurationError, ScorerError
 from uprank.scorers import CallableScorer, CrossEncoderScorer, EmbeddedScorer, LateInteractionScorer, Passages
 from uprank.scorers.base import Scorer, ScoreRequest, Scores, Usage
 from uprank.scorers.evidence import Evidence, Passage
-from uprank.scorers.llm.tokens import estimate_tokens
 from uprank.scorers.local.files import ModelFiles
 from uprank.scorers.local.pair_files import FilePairEncoder, PairSettings
 from uprank.scorers.local.sentence_pairs import SentencePairEncoder
 from uprank.scorers.local.tokenizing import FastTokenizer
+from uprank.tokens import estimate_tokens
 
 FILLER = "The committee met on a Tuesday and spoke at length about the colour of the curtains. "
 ANSWER = "The capital of France is Paris. "

@@ -369,7 +369,7 @@ def assert_portable(schema: dict) -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 20, 100])
 def test_answers_fit_into_their_limit_even_when_they_are_spaced_out(count):
-    from uprank.scorers.llm.tokens import estimate_tokens
+    from uprank.tokens import estimate_tokens
 
     names = labels("nonce", count, "seed", [])
     chain = " > ".join(f"[{name}]" for name in names)

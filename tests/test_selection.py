@@ -17,8 +17,8 @@ from uprank import Reranker
 from uprank.choosing import Candidate, Kept, keep
 from uprank.errors import ConfigurationError, InvalidInputError, ScoreKindError
 from uprank.rounds import drive
-from uprank.scorers.llm.tokens import estimate_tokens
 from uprank.selection import UNSET, CallOptions, Selection
+from uprank.tokens import estimate_tokens
 
 
 def nobody(request):

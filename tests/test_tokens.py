@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uprank.scorers.llm.tokens import cut, estimate_tokens
+from uprank.tokens import cut, estimate_tokens
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("UPRANK_DATA") or ROOT.parent / "shared" / "data")

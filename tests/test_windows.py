@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uprank.scorers.combined.windows import sentence_ends, windows
-from uprank.scorers.llm.tokens import estimate_tokens
+from uprank.tokens import estimate_tokens
 
 PROSE = (
     "BM25 counts words, e.g. rare ones more (Robertson et al., 1994). A cross-encoder reads both texts together! "
@@ -59,6 +59,7 @@ def check(text: str, tokens: int, overlap: int, count: Callable[[str], int]) -> 
         ("1. First\n2. Second\n- Third", ["1. First\n", "2. Second\n", "- Third"]),
         ("A line that is\nbroken goes on.\nA new one", ["A line that is\nbroken goes on.\n", "A new one"]),
         ("a heading\n\nand what is below it", ["a heading\n\n", "and what is below it"]),
+        ("Said Dr.\n\nno capital here", ["Said Dr.\n\n", "no capital here"]),
         ("東京は首都です。人口は？多い！「はい。」次", ["東京は首都です。", "人口は？", "多い！", "「はい。」", "次"]),
         ("वह आया। वह गया।", ["वह आया। ", "वह गया।"]),
         ("wait... what?! no", ["wait... what?! no"]),
@@ -102,6 +103,13 @@ def test_neighbours_share_whole_sentences_and_else_the_last_words():
         "four. A b c d e f g.",
     ]
     assert split("One two three four. A b c d e f g h.", 8, 3, words_of) == ["One two three four. ", "A b c d e f g h."]
+    # Inside a long sentence too; but what is shared is never a whole window.
+    assert split("One two. A b c d e f g h i j k l m n o p q r s t.", 8, 2, words_of) == [
+        "One two. ",
+        "A b c d e f g h ",
+        "g h i j k l m n ",
+        "m n o p q r s t.",
+    ]
     assert split(short, 6, 0, words_of) == ["One two. Three four five. ", "Six seven. Eight nine ten. "]
 
 

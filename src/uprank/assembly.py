@@ -11,19 +11,19 @@ from uprank.scorers.combined.wrapper import rebuilt
 from uprank.scorers.registry import Model, as_scorer
 
 if TYPE_CHECKING:
-    from uprank.cache import CacheLike
+    from uprank.cache import Cache, CacheLike
 
-__all__ = ["Around", "LongDocuments", "assembled"]
+__all__ = ["Around", "LongDocuments", "assembled", "cache_for"]
 
 LongDocuments: TypeAlias = Literal["truncate", "max_passage", "mean_top"]
 
 
 @dataclass(frozen=True, slots=True)
 class Around:
-    """What stands around a model; the fields are those of :class:`~uprank.Reranker`."""
+    """What stands around a model; the fields are those of :class:`~uprank.Reranker`, the cache being made already."""
 
     fallback: tuple[Model, ...] = ()
-    cache: CacheLike = False
+    cache: Cache | None = None
     long_documents: LongDocuments = "truncate"
     passage_tokens: int | None = None
     passage_overlap: int | None = None
@@ -51,11 +51,10 @@ def assembled(model: Model, options: dict[str, object], around: Around) -> Score
     if how == "truncate" and (around.passage_tokens is not None or around.passage_overlap is not None):
         raise ConfigurationError('Documents are not read by passages: pass long_documents="max_passage" with that.')
     scorer = _with_fallback(model, options, around.fallback)
-    if around.cache is not False:
-        from uprank.cache import cache_of
+    if around.cache is not None:
         from uprank.scorers.combined.cached import with_cache
 
-        scorer = with_cache(scorer, cache_of(around.cache))
+        scorer = with_cache(scorer, around.cache)
     if how != "truncate":
         from uprank.scorers.combined.passages import Passages
 
@@ -63,6 +62,19 @@ def assembled(model: Model, options: dict[str, object], around: Around) -> Score
         # Around the cache, so that scores of passages are kept, which documents may share.
         scorer = rebuilt(scorer, lambda one: Passages(one, how, tokens=tokens, overlap=overlap))
     return scorer
+
+
+def cache_for(given: CacheLike) -> Cache | None:
+    """The cache that a caller's ``cache=`` stands for; ``None`` for ``False``.
+
+    Raises:
+        ConfigurationError: If it is none, or the file cannot be used as one.
+    """
+    if given is False:
+        return None
+    from uprank.cache import cache_of  # late: few need it
+
+    return cache_of(given)
 
 
 def _with_fallback(model: Model, options: dict[str, object], fallback: tuple[Model, ...]) -> Scorer:

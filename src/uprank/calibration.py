@@ -14,16 +14,16 @@ __all__ = ["Calibration", "ScoreMode", "no_probabilities", "report", "sigmoid"]
 
 ScoreMode: TypeAlias = Literal["native", "probability"]
 
+_EXP_LIMIT = -700.0  # math.exp overflows at 710
+
 Calibration: TypeAlias = Callable[[float], float]
 """Turns a scorer's raw value into a probability; must not decrease."""
 
 
 def sigmoid(logit: float) -> float:
-    """The logistic function, without overflow at either end."""
-    if logit >= 0:
-        return 1.0 / (1.0 + math.exp(-logit))
-    odds = math.exp(logit)
-    return odds / (1.0 + odds)
+    """The logistic function: without overflow at either end, and never lower for a higher logit, to the last bit."""
+    # One branch for nearly all: in odds / (1 + odds) rounding lets a higher logit get the lower probability.
+    return 1.0 / (1.0 + math.exp(-logit)) if logit > _EXP_LIMIT else math.exp(logit)
 
 
 def report(
@@ -69,7 +69,7 @@ def no_probabilities(model: str, kind: ScoreKind) -> ScoreKindError:
     """The error where probabilities are asked of scores that no sigmoid turns into them."""
     return ScoreKindError(
         f'{model} gives {kind!r} scores, which no sigmoid turns into probabilities. Use score="native", '
-        "or pass calibrator=, a function from its scores to probabilities."
+        "or pass calibrator=: a Calibrator fitted on its scores, or a function from them to probabilities."
     )
 
 

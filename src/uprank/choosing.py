@@ -249,7 +249,7 @@ class _Sizes:
     def _counted(self, candidate: Candidate) -> int:
         count = self._count
         if count is None:
-            from uprank.scorers.llm.tokens import estimate_tokens  # late: its package loads much else
+            from uprank.tokens import estimate_tokens  # late: its package loads much else
 
             count = estimate_tokens
         try:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, get_args
 
-from uprank.assembly import Around, LongDocuments, assembled
+from uprank.assembly import Around, LongDocuments, assembled, cache_for
 from uprank.calibration import Calibration, ScoreMode
 from uprank.documents import Document, DocumentLike
 from uprank.errors import ConfigurationError, InvalidInputError
@@ -18,7 +18,7 @@ from uprank.pipeline import ErrorPolicy, Pipeline
 from uprank.ranking import RankedDocument, Ranking
 from uprank.rounds import adrive, drive
 from uprank.scorers.base import Outcome, Scorer
-from uprank.scorers.combined.base import Ask
+from uprank.scorers.combined.base import Ask, aunchecked, unchecked
 from uprank.scorers.registry import Model
 from uprank.secrets import masked, without_secrets
 from uprank.selection import UNSET, CallOptions, Selection, Unset
@@ -28,7 +28,7 @@ from uprank.validation import make_jobs, texts_of
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from uprank.cache import CacheLike
+    from uprank.cache import Cache, CacheLike
 
 __all__ = ["UNSET", "ErrorPolicy", "Reranker", "Unset"]
 
@@ -123,7 +123,8 @@ class Reranker:
         self._instruction = instruction
         self._hooks = checked_hooks(hooks)
         self._rendering = None if fields is None and template is None else Rendering(fields, template)
-        around = Around(tuple(fallback), cache, long_documents, passage_tokens, passage_overlap)
+        self._cache = cache_for(cache)
+        around = Around(tuple(fallback), self._cache, long_documents, passage_tokens, passage_overlap)
         self._scorer = assembled(model, options, around)
         self._model = model if isinstance(model, str) else self._scorer.name
         self._pipeline = Pipeline(self._model, self._scorer, score, calibrator, on_error, count_tokens)
@@ -163,6 +164,11 @@ class Reranker:
         """What is scored of a document; ``None`` where it is its text."""
         return self._rendering
 
+    @property
+    def cache(self) -> Cache | None:
+        """Where scores are kept; ``cache.stats()`` tells hits and misses. ``None`` without ``cache=``."""
+        return self._cache
+
     def rank(
         self,
         query: str,
@@ -187,7 +193,7 @@ class Reranker:
             ScoreKindError: If ``threshold`` is compared with scores of kind ``"rank"``.
         """
         plan = self._plan([query], [documents], options, "rank()", first=None)
-        return drive(plan, _answer)[0]
+        return drive(plan, unchecked)[0]
 
     async def arank(
         self,
@@ -197,7 +203,7 @@ class Reranker:
     ) -> Ranking:
         """As :meth:`rank`, without blocking the event loop. Cancelling the task cancels the call."""
         plan = self._plan([query], [documents], options, "arank()", first=None)
-        return (await adrive(plan, _aanswer))[0]
+        return (await adrive(plan, aunchecked))[0]
 
     def rank_many(
         self,
@@ -221,7 +227,7 @@ class Reranker:
                 failed are degraded.
         """
         plan = self._plan(queries, documents_per_query, options, "rank_many()", first=0)
-        return drive(plan, _answer)
+        return drive(plan, unchecked)
 
     async def arank_many(
         self,
@@ -231,7 +237,7 @@ class Reranker:
     ) -> list[Ranking]:
         """As :meth:`rank_many`, without blocking the event loop."""
         plan = self._plan(queries, documents_per_query, options, "arank_many()", first=0)
-        return await adrive(plan, _aanswer)
+        return await adrive(plan, aunchecked)
 
     def rank_stream(
         self,
@@ -264,7 +270,7 @@ class Reranker:
                     raise InvalidInputError(f"Query {number} must be a pair of a query and its documents.")
             asked, documents = [query for query, _ in some], [documents for _, documents in some]
             plan = self._plan(asked, documents, options, "rank_stream()", first=first)
-            return await adrive(plan, _aanswer)
+            return await adrive(plan, aunchecked)
 
         if not isinstance(queries, Iterable):
             raise InvalidInputError("queries must be pairs of a query and its documents, e.g. from a generator.")
@@ -381,11 +387,3 @@ class Reranker:
 
 def _remake(model: Model, arguments: dict[str, object]) -> Reranker:
     return Reranker(model, **arguments)  # type: ignore[arg-type]  # the arguments of an earlier one
-
-
-def _answer(ask: Ask) -> list[Outcome]:
-    return ask.scorer.score_many(ask.requests)
-
-
-async def _aanswer(ask: Ask) -> list[Outcome]:
-    return await ask.scorer.ascore_many(ask.requests)

@@ -82,9 +82,8 @@ def _job(
     positions: list[int] = []
     position_of: dict[str, int] = {}
     found: list[float | None] = []  # of each text, the best of those that the first stage gave its documents
-    for document, score in _documents(documents, of_query, text_of):
+    for document, text, score in _documents(documents, of_query, text_of):
         accepted.append(document)
-        text = scorable(document.text if text_of is None else text_of(document))
         positions.append(position_of.setdefault(text, len(position_of)))
         if positions[-1] == len(found):
             found.append(score)
@@ -108,27 +107,35 @@ def texts_of(documents: Iterable[DocumentLike | RankedDocument], text_of: TextOf
         InvalidInputError: If ``documents`` is one document, or something else that is no list.
         InvalidDocumentError: When a document is reached that is none.
     """
-    found = _documents(documents, "", text_of)
-    return (scorable(document.text if text_of is None else text_of(document)) for document, _ in found)
+    return (text for _, text, _ in _documents(documents, "", text_of))
 
 
 def _documents(
     documents: Iterable[DocumentLike | RankedDocument], of_query: str, text_of: TextOf | None
-) -> Iterator[tuple[Document, float | None]]:
-    """Documents, and the scores that the first stage gave them."""
+) -> Iterator[tuple[Document, str, float | None]]:
+    """Documents, what is scored of them, and the scores that the first stage gave them."""
     # Not a set either: an index into one means nothing. A data frame iterates over its columns' names.
     one = isinstance(documents, (str, bytes, Mapping, set, frozenset, Document)) or hasattr(documents, "columns")
     if one or not isinstance(documents, Iterable):
         raise InvalidInputError(f"The documents{of_query} must be a list, got one {type(documents).__name__}.")
-    return (
-        (value.document, value.score)
-        if isinstance(value, RankedDocument)
-        else _retrieved(as_document(value, f"Document {index}{of_query}", text_of=text_of))
-        for index, value in enumerate(documents)
-    )
+    return (_document(value, f"Document {index}{of_query}", text_of) for index, value in enumerate(documents))
 
 
-def _retrieved(document: Document) -> tuple[Document, float | None]:
+def _document(
+    value: DocumentLike | RankedDocument, where: str, text_of: TextOf | None
+) -> tuple[Document, str, float | None]:
+    if isinstance(value, RankedDocument):
+        document, score = value.document, value.score
+    else:
+        document = as_document(value, where, text_of=text_of)
+        score = _retrieval_score(document)
+    if text_of is None or (isinstance(value, Mapping) and "text" not in value):  # whose text has been rendered already
+        return document, scorable(document.text), score
+    return document, scorable(text_of(document)), score
+
+
+def _retrieval_score(document: Document) -> float | None:
     score = document.metadata.get(RETRIEVAL_SCORE)
-    known = isinstance(score, (int, float)) and not isinstance(score, bool) and math.isfinite(score)
-    return document, float(score) if known else None  # type: ignore[arg-type]  # a number, as just seen
+    if isinstance(score, (int, float)) and not isinstance(score, bool) and math.isfinite(score):
+        return float(score)
+    return None

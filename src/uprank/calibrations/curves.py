@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TypeAlias
 
+from uprank.calibration import sigmoid
 from uprank.errors import ConfigurationError
 
 __all__ = ["Curve", "Interpolated", "Logistic", "log_odds"]
 
-_EXP_LIMIT = -700.0  # exp(709.8) overflows
 _NEAR_CERTAIN = 2.0**-53  # what is left to 1.0 of the largest float below it
 
 
@@ -40,9 +40,7 @@ class Logistic:
             )
 
     def __call__(self, score: float) -> float:
-        odds = self.slope * score + self.intercept
-        # One branch for nearly all: in odds / (1 + odds) rounding lets a better score get the lower probability.
-        return 1.0 / (1.0 + math.exp(-odds)) if odds > _EXP_LIMIT else math.exp(odds)
+        return sigmoid(self.slope * score + self.intercept)
 
     def inverse(self, probability: float) -> float:
         """The score that gets a probability strictly between 0 and 1."""

@@ -21,7 +21,7 @@ from uprank.rounds import adrive, drive
 from uprank.scorers.base import Outcome, Scorer, ScoreRequest, Scores
 from uprank.scorers.checking import check_scores
 
-__all__ = ["Ask", "CombinedPlan", "CombinedScorer", "leaves"]
+__all__ = ["Ask", "CombinedPlan", "CombinedScorer", "aunchecked", "leaves", "unchecked"]
 
 Self = TypeVar("Self", bound="CombinedScorer")
 
@@ -128,6 +128,16 @@ def leaves(scorer: Scorer) -> list[Scorer]:
 
 def _keeps_vectors(scorer: Scorer) -> bool:
     return any(type(leaf).precompute is not Scorer.precompute for leaf in leaves(scorer))
+
+
+def unchecked(ask: Ask) -> list[Outcome]:
+    """Ask one scorer, for those who check its answer themselves; raises what it raises."""
+    return ask.scorer.score_many(ask.requests)
+
+
+async def aunchecked(ask: Ask) -> list[Outcome]:
+    """As :func:`unchecked`, awaiting it."""
+    return await ask.scorer.ascore_many(ask.requests)
 
 
 def _one(ask: Ask) -> Generator[Ask, list[Outcome], list[Outcome] | Exception]:

@@ -51,7 +51,7 @@ class Passages(Wrapper):
             512 is assumed.
         overlap: The most that neighbouring windows share, at most half of ``tokens``; by default a sixth.
         top: How many windows ``"mean_top"`` takes; all, where a text has fewer.
-        count_tokens: Counts the tokens of a text. The default, :func:`~uprank.scorers.llm.tokens.estimate_tokens`,
+        count_tokens: Counts the tokens of a text. The default, :func:`~uprank.tokens.estimate_tokens`,
             rather counts too many, so that a window fits the model.
 
     Raises:
@@ -146,7 +146,7 @@ class Passages(Wrapper):
         )
 
     def _windows(self, text: str, tokens: int) -> Iterator[tuple[int, int]]:
-        from uprank.scorers.llm.tokens import estimate_tokens  # imported late: with it comes all of llm
+        from uprank.tokens import estimate_tokens  # imported late: with it comes all of llm
 
         count = self._count or estimate_tokens
         overlap = tokens // 6 if self._overlap is None else min(self._overlap, tokens // 2)
@@ -161,7 +161,7 @@ class Passages(Wrapper):
         window = min([_WINDOW, *known])
         if all(type(reader).precompute is not Scorer.precompute for reader in readers):
             return max(_LEAST, window)
-        from uprank.scorers.llm.tokens import estimate_tokens
+        from uprank.tokens import estimate_tokens
 
         asked = estimate_tokens(query) + (0 if instruction is None else estimate_tokens(instruction))
         room = _QUERY_ROOM * max(1, -(-asked // _QUERY_ROOM))

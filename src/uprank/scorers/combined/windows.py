@@ -197,9 +197,9 @@ class _Pieces:
     def _add_parts(self, start: int, end: int) -> None:
         """Add a long word in parts, cut where a reader sees one character end and the next begin."""
         # Imported late: the package brings all that is for language models.
-        from uprank.scorers.llm.tokens import _between_characters
+        from uprank.tokens import between_characters
 
-        places = [*_between_characters(self._text, start, end), end]
+        places = [*between_characters(self._text, start, end), end]
         size, first = _PIECE, 0
         while first < len(places):
             last = min(first + size, len(places)) - 1

@@ -13,7 +13,7 @@ from uprank.scorers.llm.chat import ChatRequest, Feature, Features, Message
 from uprank.scorers.llm.fencing import Fence, labels, neutral
 from uprank.scorers.llm.prompts import AnswerFormat, Example, Passage, Prompt, PromptKind, max_tokens_for, schema_for
 from uprank.scorers.llm.questions import Compare, Order, Prefer, Question, Score, Select, ids_of
-from uprank.scorers.llm.tokens import cut
+from uprank.tokens import cut
 
 __all__ = ["MOST_LETTERS", "Answers", "NoRoom", "Rendered", "Renderer", "Style", "choose_form", "kind_of"]
 

@@ -13,7 +13,7 @@ from uprank.scorers.llm.conversions import JudgeKind
 from uprank.scorers.llm.prompts import Example, Passage, Prompt, PromptKind
 from uprank.scorers.llm.rendering import MOST_LETTERS, Answers, Style
 from uprank.scorers.llm.strategies import STRATEGIES, Settings
-from uprank.scorers.llm.tokens import estimate_tokens
+from uprank.tokens import estimate_tokens
 
 __all__ = ["SETUP", "Method", "Quality", "Setup"]
 

@@ -7,7 +7,7 @@ import unicodedata
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 
-__all__ = ["cut", "estimate_tokens"]
+__all__ = ["between_characters", "cut", "estimate_tokens"]
 
 # Where one word of a byte-pair vocabulary must end: "parseJSON" is two, "HTTPServer" too.
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[A-Z]")
@@ -105,7 +105,7 @@ def _ends(text: str) -> list[int]:
     ends = [0]
     for run in _RUN.finditer(text):
         if run.end() - run.start() > _LONGEST_WORD:
-            ends.extend(_between_characters(text, run.start(), run.end()))
+            ends.extend(between_characters(text, run.start(), run.end()))
         ends.append(run.end())
     if ends[-1] != len(text):
         ends.append(len(text))
@@ -115,7 +115,7 @@ def _ends(text: str) -> list[int]:
 _JOINER = "\u200d"
 
 
-def _between_characters(text: str, start: int, end: int) -> Iterator[int]:
+def between_characters(text: str, start: int, end: int) -> Iterator[int]:
     """Where a cut splits nothing that a reader sees as one character (a simple form of Unicode's UAX 29)."""
     half_flag = False  # flags are pairs of regional indicators: whether the last one here is the first of its pair
     for position in range(start + 1, end):
