@@ -352,7 +352,7 @@ def test_the_deadline_counts_the_wait_for_a_place(asynchronous: bool) -> None:
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_a_timeout_is_repeated_once_and_no_more(asynchronous: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retries, "_FIRST_WAIT", 0.01)
-    with serve("jina") as server, made("jina", server, timeout=0.2, deadline=20.0) as reranker:
+    with serve("jina") as server, made("jina", server, timeout=0.2, deadline=600.0) as reranker:
         server.fail_always(silent(5))
         with pytest.raises(DeadlineExceededError):
             asyncio.run(reranker.arank(QUERY, TEXTS)) if asynchronous else reranker.rank(QUERY, TEXTS)

@@ -173,7 +173,7 @@ class Pipeline:
                 raise failure from cause
             return self._passthrough(job, failure, selection)
         model, warnings = scores.model or self.model, scores.warnings
-        if selection.limits_scores and not self._comparable(scores, kind):
+        if selection.limits_scores and not self._comparable(scores, reported, kind):
             note = f"No threshold or gap was applied: {model} answered, not on the scale of {self.model}."
             selection, warnings = selection.without_score_limits(), (*warnings, note)
         selection.check_kind(kind, model)
@@ -230,9 +230,10 @@ class Pipeline:
         except ScoreKindError:  # it has no probabilities to give, and to fail now would make the outage one
             return [None] * len(scores.values), "probability"
 
-    def _comparable(self, scores: Scores, kind: ScoreKind) -> bool:
+    def _comparable(self, scores: Scores, reported: Sequence[float | None], kind: ScoreKind) -> bool:
         """Whether these scores are on the scale that a threshold was meant for."""
-        return not scores.attempts or kind == self.kind() == "probability"
+        shared = kind == self.kind() == "probability" and any(score is not None for score in reported)
+        return not scores.attempts or shared
 
     def check(self, selection: Selection) -> None:
         """Refuse before the call what the scorer's declaration already rules out."""
