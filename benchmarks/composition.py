@@ -6,7 +6,7 @@ Three comparisons, each with the difference that is wanted of it:
 
 * fusion: the embedded model and the first stage, with ``retrieval_weight``, beside the model alone;
 * cascade: BM25 over the candidates passes 50 of 100 on to the model, beside the model on all of them. Time is that of
-  single queries, each way in turn on each query, nothing kept from one to the next;
+  single queries, nothing kept from one to the next;
 * passages: SciFact's abstracts joined to documents of 3,000 tokens, scored by their best passage, beside the beginning
   of the document.
 
@@ -49,7 +49,8 @@ HEAD = "| data | compared | before | after | difference | wanted | time | wanted
 PARTS = ("fusion", "cascade", "passages")
 CANDIDATES = 100
 KEPT = 50
-TIMED = 15  # queries of each data set
+TIMED = 10  # queries of each data set
+TURNS = 3
 JOINED_TOKENS = 3_000
 
 
@@ -180,17 +181,24 @@ def first_stage(dataset: Dataset) -> float:
 
 
 def relative_time(scorer: Scorer, plain: Scorer, dataset: Dataset) -> float:
-    """What a scorer takes for single queries, as a part of what another takes, both in turn on each query."""
-    spent = {scorer: 0.0, plain: 0.0}
-    rerankers = {one: Reranker(one) for one in spent}
-    for reranker in rerankers.values():
+    """What a scorer takes for single queries, as a part of what another takes.
+
+    Both have their turns on each query, and the shortest counts: what else the machine does makes a call longer,
+    never shorter.
+    """
+    rerankers = (Reranker(scorer), Reranker(plain))
+    spent = [0.0, 0.0]
+    for reranker in rerankers:
         reranker.rank(dataset.queries[0].query, dataset.queries[0].documents)  # loads the model
-    for number, entry in enumerate(dataset.queries):
-        for one in list(spent)[:: 1 if number % 2 else -1]:
-            started = time.perf_counter()
-            rerankers[one].rank(entry.query, entry.documents)
-            spent[one] += time.perf_counter() - started
-    return spent[scorer] / spent[plain]
+    for entry in dataset.queries:
+        turns: tuple[list[float], list[float]] = ([], [])
+        for _ in range(TURNS):
+            for reranker, times in zip(rerankers, turns, strict=True):
+                started = time.perf_counter()
+                reranker.rank(entry.query, entry.documents)
+                times.append(time.perf_counter() - started)
+        spent = [total + min(times) for total, times in zip(spent, turns, strict=True)]
+    return spent[0] / spent[1]
 
 
 def fusion(model: Scorer, dataset: Dataset, wanted: float) -> list[Line]:
@@ -250,7 +258,7 @@ def row(line: Line) -> str:
     wanted = "" if line.wanted is None else f"≥ {line.wanted:+.3f}"
     spent = "" if line.time is None else f"{line.time:.0%}"
     limit = "" if line.wanted_time is None else f"≤ {line.wanted_time:.0%}"
-    met = "" if line.wanted is None else "yes" if line.met else "no"
+    met = "" if line.wanted is None and line.wanted_time is None else "yes" if line.met else "no"
     return (
         f"| {line.data} | {line.what} | {line.before:.4f} | {line.after:.4f} | {line.after - line.before:+.4f} "
         f"| {wanted} | {spent} | {limit} | {met} |"

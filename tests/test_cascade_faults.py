@@ -83,9 +83,8 @@ class TestFaults:
         assert order(scores, TEXTS) == left
         assert scores.degraded
         assert [(attempt.model, attempt.kind) for attempt in scores.attempts] == [("xyz"[stage], "ServerError")]
-        assert scores.warnings == (
-            f"{'xyz'[stage]} failed, so the order is that of the stages before it: the service is down",
-        )
+        before = "of the stages before it" if stage else "in which the documents were given"
+        assert scores.warnings == (f"{'xyz'[stage]} failed, so the order is that {before}: the service is down",)
         assert stage not in [known.stage for known in scores.evidence or ()]
 
     def test_documents_that_no_stage_has_scored_show_nothing(self):

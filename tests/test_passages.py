@@ -76,8 +76,8 @@ def test_a_document_scores_as_its_best_window():
     assert request.texts == (SHORT, LONG[:16], LONG[16:32], LONG[32:48], "tail 4")
     assert scores.values == [2.0, 5.0]
     assert scores.evidence == [
-        Evidence(passage=Passage(0, len(SHORT), SHORT), truncated=False),
-        Evidence(passage=Passage(16, 32, "a b c d e f g 5 "), truncated=False),
+        Evidence(passage=Passage(0, len(SHORT), SHORT)),
+        Evidence(passage=Passage(16, 32, "a b c d e f g 5 ")),
     ]
     assert LONG[16:32] == scores.evidence[1].passage.text
     assert (scores.kind, scores.reported, scores.degraded) == ("logit", None, False)

@@ -50,8 +50,15 @@ def test_other_options_other_models_and_equal_numbers_of_another_type_do_not():
 
 
 def test_options_that_cannot_be_hashed_are_taken_and_not_shared():
-    first = shared_reranker("counted:a", tags=["x"])
-    assert shared_reranker("counted:a", tags=["x"]) is not first
+    first = shared_reranker("counted:a", tags={"x": 1})
+    assert shared_reranker("counted:a", tags={"x": 1}) is not first
+
+
+def test_lists_are_shared_too():
+    """A chain of models is a list, and must keep its circuits from call to call."""
+    first = shared_reranker("counted:a", fallback=["bm25"], fields=["text"])
+    assert shared_reranker("counted:a", fallback=["bm25"], fields=["text"]) is first
+    assert shared_reranker("counted:a", fallback=["embedded"], fields=["text"]) is not first
 
 
 def test_a_scheme_registered_anew_is_not_answered_with_its_former_scorer():

@@ -7,14 +7,24 @@ translate between the framework's documents and ours.
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Callable
 from typing import Any, Literal, cast
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 from typing_extensions import Self
 
 from uprank.calibration import ScoreMode
-from uprank.errors import InvalidInputError
+from uprank.errors import ConfigurationError, InvalidInputError
 from uprank.reranker import ErrorPolicy, Reranker
 from uprank.scorers.base import Scorer
 from uprank.secrets import secrets_among
@@ -99,6 +109,11 @@ class RerankFields(BaseModel):
                 raise ValueError(f"{cls.__name__} has no field {name!r}: {hint} Options of the model go into options=.")
         return given
 
+    @field_validator("cache", mode="before")
+    @classmethod
+    def _cache_by_name(cls, given: object) -> object:
+        return os.fspath(given) if isinstance(given, os.PathLike) else given  # as JSON has it
+
     @model_validator(mode="after")
     def _make_reranker(self) -> Self:
         secret = next(secrets_among(self.options), None)
@@ -118,7 +133,7 @@ class RerankFields(BaseModel):
         for name, field in RerankFields.model_fields.items():
             value = getattr(self, name)
             if field.frozen and name not in _BY_HAND and value != field.get_default(call_default_factory=True):
-                options[name] = tuple(value) if isinstance(value, list) else value  # so that it can be hashed
+                options[name] = value
         if not isinstance(self.model, Reranker):
             return shared_reranker(self.model, **options)
         if options:
@@ -144,6 +159,18 @@ class RerankFields(BaseModel):
     def selection(self) -> Selection:
         """What is returned: the reranker's own options, and those of this object that change them."""
         return self._reranker.selection.with_options(self.call_options())
+
+    def check_writable(self) -> None:
+        """Refuse to write to JSON what is an object and no name or path.
+
+        Raises:
+            ConfigurationError: If there is such a thing among the fields.
+        """
+        for one in (self.model, *self.fallback, self.cache):
+            if not isinstance(one, (str, bool)):
+                raise ConfigurationError(
+                    f"{one!r} cannot be written to JSON; give models by name, a cache by its path."
+                )
 
     @property
     def reads_fields(self) -> bool:

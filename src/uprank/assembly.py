@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
@@ -22,7 +23,7 @@ LongDocuments: TypeAlias = Literal["truncate", "max_passage", "mean_top"]
 class Around:
     """What stands around a model; the fields are those of :class:`~uprank.Reranker`, the cache being made already."""
 
-    fallback: tuple[Model, ...] = ()
+    fallback: Sequence[Model] = ()
     cache: Cache | None = None
     long_documents: LongDocuments = "truncate"
     passage_tokens: int | None = None
@@ -64,20 +65,22 @@ def assembled(model: Model, options: dict[str, object], around: Around) -> Score
     return scorer
 
 
-def cache_for(given: CacheLike) -> Cache | None:
-    """The cache that a caller's ``cache=`` stands for; ``None`` for ``False``.
+def cache_for(given: CacheLike | None) -> Cache | None:
+    """The cache that a caller's ``cache=`` stands for; ``None`` for ``False`` and ``None``.
 
     Raises:
         ConfigurationError: If it is none, or the file cannot be used as one.
     """
-    if given is False:
+    if given is False or given is None:
         return None
     from uprank.cache import cache_of  # late: few need it
 
     return cache_of(given)
 
 
-def _with_fallback(model: Model, options: dict[str, object], fallback: tuple[Model, ...]) -> Scorer:
+def _with_fallback(model: Model, options: dict[str, object], fallback: Sequence[Model]) -> Scorer:
+    if isinstance(fallback, (str, Scorer)) or not isinstance(fallback, Sequence):
+        raise ConfigurationError(f"fallback must be a list of models, the first to be asked first; got {fallback!r}.")
     if not fallback:
         return as_scorer(model, options)
     from uprank.scorers.combined.fallback import Fallback

@@ -70,7 +70,10 @@ def as_document(value: DocumentLike, where: str, *, text_of: Callable[[Document]
         if "text" not in value:
             if text_of is None:
                 raise InvalidDocumentError(f'{where} is a mapping without a "text" key (keys: {_keys(value)}).')
-            return Document(text_of(Document("", identifier, metadata)), identifier, metadata)
+            try:
+                return Document(text_of(Document("", identifier, metadata)), identifier, metadata)
+            except InvalidDocumentError as error:
+                raise InvalidDocumentError(f"{where}: {error}") from None
         text = value["text"]
         if not isinstance(text, str):
             raise InvalidDocumentError(f'{where} has {type(text).__name__} under "text"; it must be a string.')

@@ -44,7 +44,7 @@ class RerankPostprocessor(RerankFields, BaseNodePostprocessor):
     (the values are shared) and gains these metadata keys, none of which reaches the embedding or the LLM text:
 
     * ``retrieval_score`` (float): the score it came with; left as it was where it came without.
-    * those of :func:`~uprank.notes.notes_of`, e.g. ``rerank_index``, its position in the list given.
+    * Those of :func:`~uprank.notes.notes_of`, e.g. ``rerank_index``, its position in the list given.
     * ``rerank_skipped`` (``"no text"``): a node without text of its own, e.g. an ``ImageNode``. Nothing is fetched for
       it. It follows the scored nodes, with score ``None``; with a ``threshold`` or ``min_gap`` it is left out.
 
@@ -52,14 +52,12 @@ class RerankPostprocessor(RerankFields, BaseNodePostprocessor):
     from the original's: tell nodes apart by ``node_id``, and store the originals.
 
     Each call sends a ``ReRankStartEvent`` and a ``ReRankEndEvent``, and a ``RERANKING`` event to the callback manager;
-    the end also for no nodes, and where the call fails or is cancelled: with an empty list then. Neither JSON nor a
-    pickle holds ``api_key``: give it to ``from_json`` again, or set the service's environment variable.
+    the end also where the call fails: with an empty list then. JSON and pickles hold no ``api_key``: give it again.
 
     Attributes:
         metadata_mode: Which metadata is scored with a node's text. ``EMBED`` is what was embedded, and
-            what LlamaIndex's own rerankers score; ``NONE`` is the text alone, as in LangChain. ``ALL``
-            heeds no exclusion, so it shows the keys above of an earlier rerank. With ``fields`` or ``template``,
-            these say it, and the node's text is the text alone.
+            what LlamaIndex's own rerankers score; ``NONE`` is the text alone, as in LangChain. ``ALL`` shows the keys
+            above of an earlier rerank too. With ``fields`` or ``template``, these say it.
 
     Raises:
         InvalidInputError: (a ``ValueError``) If a call has no query, or an empty one.
@@ -73,8 +71,7 @@ class RerankPostprocessor(RerankFields, BaseNodePostprocessor):
         return "RerankPostprocessor"
 
     def to_json(self, **kwargs: object) -> str:
-        if not isinstance(self.model, str):
-            raise ConfigurationError(f"{self.model!r} cannot be written to JSON; give model= by its name instead.")
+        self.check_writable()
         return super().to_json(**kwargs)
 
     def __getstate__(self) -> dict[str, object]:
@@ -91,9 +88,8 @@ class RerankPostprocessor(RerankFields, BaseNodePostprocessor):
 
     @dispatcher.span  # the base class gives a span to abstract methods only, which the sync one is
     async def _apostprocess_nodes(self, nodes: Nodes, query_bundle: QueryBundle | None = None) -> Nodes:
-        return await adrive(
-            self._plan(nodes, query_bundle), lambda call: self.reranker.arank(*call, **self.call_options())
-        )
+        options = self.call_options()
+        return await adrive(self._plan(nodes, query_bundle), lambda call: self.reranker.arank(*call, **options))
 
     def _plan(self, nodes: Nodes, query_bundle: QueryBundle | None) -> RerankPlan:
         """Ask for one ranking of the nodes' texts, between the start and the end events."""
@@ -110,7 +106,7 @@ class RerankPostprocessor(RerankFields, BaseNodePostprocessor):
             with self.callback_manager.event(CBEventType.RERANKING, payload=start) as event:
                 if query is None:
                     raise InvalidInputError("Reranking needs a query: pass query_str= or query_bundle=.")
-                textual = [i for i, item in enumerate(nodes) if item.node.get_content(MetadataMode.NONE).strip()]
+                textual = [i for i, item in enumerate(nodes) if self._own_text(item).strip()]
                 with reported_by("llama_index"):
                     ranking = yield query, [self._document(nodes[i]) for i in textual]
                 result = self._arrange(nodes, textual, ranking)[:top_n]
@@ -122,6 +118,10 @@ class RerankPostprocessor(RerankFields, BaseNodePostprocessor):
     def _document(self, item: NodeWithScore) -> Document:
         mode = MetadataMode.NONE if self.reads_fields else self.metadata_mode
         return Document(item.node.get_content(mode), item.node_id, item.node.metadata | _retrieval_score(item))
+
+    def _own_text(self, item: NodeWithScore) -> str:
+        seen = self.reranker.rendering
+        return seen.text(self._document(item)) if seen else item.node.get_content(MetadataMode.NONE)
 
     def _arrange(self, nodes: Nodes, textual: list[int], ranking: Ranking) -> Nodes:
         """Return the nodes in their new order: the ranked ones, then those without text."""

@@ -14,8 +14,7 @@ from uprank.errors import AllModelsFailedError, InvalidScoresError, ScoreKindErr
 from uprank.ranking import RankedDocument, Ranking
 from uprank.scorers.base import Outcome, ScoreKind, Scorer, Scores, Usage
 from uprank.scorers.checking import check_scores
-from uprank.scorers.combined.base import Ask, CombinedScorer
-from uprank.scorers.combined.several import undeclared
+from uprank.scorers.combined.base import Ask, CombinedScorer, undeclared, without_probabilities
 from uprank.scorers.evidence import Attempt, Evidence
 from uprank.selection import Selection
 from uprank.validation import Job
@@ -172,7 +171,9 @@ class Pipeline:
             if self.on_error == "raise":
                 raise failure from cause
             return self._passthrough(job, failure, selection)
-        model, warnings = scores.model or self.model, scores.warnings
+        model, warnings, degraded = scores.model or self.model, scores.warnings, scores.degraded
+        if kind == "probability" and not any(score is not None for score in reported):
+            warnings, degraded = (*warnings, f"{model} answered, which has no probabilities to show."), True
         if selection.limits_scores and not self._comparable(scores, reported, kind):
             note = f"No threshold or gap was applied: {model} answered, not on the scale of {self.model}."
             selection, warnings = selection.without_score_limits(), (*warnings, note)
@@ -189,7 +190,7 @@ class Pipeline:
             selection,
             scores.evidence or (),
             self._usage(job, scores),
-            scores.degraded,
+            degraded,
             warnings,
             scores.attempts,
         )
@@ -238,18 +239,19 @@ class Pipeline:
     def check(self, selection: Selection) -> None:
         """Refuse before the call what the scorer's declaration already rules out."""
         kind = self.scorer.score_kind
-        function = undeclared(self.scorer) if self.score_mode == "probability" and self.calibrator is None else None
-        if function is not None:
+        function = undeclared(self.scorer, calibrated=self.calibrator is not None)
+        if self.score_mode == "probability" and function is not None:
             raise ScoreKindError(
                 f'score="probability" needs to know what the numbers of {function.name} mean: pass '
                 'score_kind="logit" (a sigmoid is applied) or score_kind="probability" (it is not), or calibrator=.'
             )
-        without = self.calibrator is None and not self.scorer.calibrated
-        if self.score_mode == "probability" and without and kind in ("cosine", "rank"):
-            raise no_probabilities(self.model, kind)
+        lacking = without_probabilities(self.scorer, calibrated=self.calibrator is not None)
+        if self.score_mode == "probability" and lacking is not None:
+            name = self.model if lacking is self.scorer else lacking.name
+            raise no_probabilities(name, lacking.score_kind or "rank")
         fitted = _as_calibrator(self.calibrator)
         if fitted is not None:
-            fitted.check(self.model)
+            fitted.check(self.model, revision=self.scorer.revision)
         if selection.diversity is not None:
             similarity_scorer(self.scorer)  # tells of a missing package; no model is loaded
         if self.score_mode == "native":

@@ -96,14 +96,14 @@ class Reranker:
         score: ScoreMode = "native",
         calibrator: Calibration | None = None,
         on_error: ErrorPolicy = "raise",
-        fallback: Sequence[Model] = (),
-        cache: CacheLike = False,
+        fallback: Sequence[Model] | None = (),
+        cache: CacheLike | None = False,
         long_documents: LongDocuments = "truncate",
         passage_tokens: int | None = None,
         passage_overlap: int | None = None,
         fields: Sequence[str] | None = None,
         template: str | None = None,
-        hooks: Sequence[Hooks] = (),
+        hooks: Sequence[Hooks] | None = (),
         **options: object,
     ) -> None:
         options = masked(options)  # so that a traceback that prints variables shows no secret
@@ -121,10 +121,10 @@ class Reranker:
                 raise ConfigurationError(f"{name} must be a function, got {type(function).__name__}.")
         self._defaults = Selection(top_n, threshold, min_gap, max_tokens, diversity, keep_at_least)
         self._instruction = instruction
-        self._hooks = checked_hooks(hooks)
+        self._hooks = checked_hooks(hooks or ())
         self._rendering = None if fields is None and template is None else Rendering(fields, template)
         self._cache = cache_for(cache)
-        around = Around(tuple(fallback), self._cache, long_documents, passage_tokens, passage_overlap)
+        around = Around(fallback or (), self._cache, long_documents, passage_tokens, passage_overlap)
         self._scorer = assembled(model, options, around)
         self._model = model if isinstance(model, str) else self._scorer.name
         self._pipeline = Pipeline(self._model, self._scorer, score, calibrator, on_error, count_tokens)
@@ -276,6 +276,10 @@ class Reranker:
             raise InvalidInputError("queries must be pairs of a query and its documents, e.g. from a generator.")
         return stream(rank, queries, group=group)
 
+    def load(self) -> None:
+        """Load the models that run here, those of a fallback too: now, and not within the first call's deadline."""
+        self._scorer.load()
+
     def precompute(self, documents: Iterable[DocumentLike | RankedDocument], *, progress: bool = False) -> int:
         """Have the vectors of documents computed and kept, so that ranking them later costs next to nothing.
 
@@ -307,9 +311,14 @@ class Reranker:
         Raises:
             ConfigurationError: If the model does not run here, so that there is no float32 of it.
         """
-        with Reranker(self._scorer.exact(), instruction=self._instruction) as exact:
+        seen = self._rendering or Rendering()
+
+        def as_it_is(scorer: Scorer) -> Reranker:
+            return Reranker(scorer, instruction=self._instruction, fields=seen.fields, template=seen.template)
+
+        with as_it_is(self._scorer.exact()) as exact:
             best = exact.rank_many(queries, documents_per_query)
-        own = Reranker(self._scorer, instruction=self._instruction)
+        own = as_it_is(self._scorer)
         return compare(own.rank_many(queries, documents_per_query), best, relevances)
 
     def check(self, **options: Unpack[CallOptions]) -> None:

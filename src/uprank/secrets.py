@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,6 +18,8 @@ __all__ = [
     "Secret",
     "SecretLike",
     "as_secret",
+    "fingerprinted",
+    "header_prints",
     "is_secret",
     "masked",
     "redact",
@@ -131,6 +134,35 @@ def without_secrets(options: Mapping[str, object]) -> dict[str, object]:
         for name, value in options.items()
         if not is_secret(name)
     }
+
+
+def fingerprinted(options: Mapping[str, object]) -> dict[str, object]:
+    """Return ``options`` with a digest in the place of what holds a secret by its name, also within mappings.
+
+    Two that differ in such a value are told apart, and neither is shown.
+    """
+    return {
+        name: _fingerprint(value)
+        if is_secret(name)
+        else fingerprinted(value)
+        if isinstance(value, Mapping)
+        else _without_password(value)
+        for name, value in options.items()
+    }
+
+
+def _fingerprint(value: object) -> str:
+    """A digest of a value, which does not show it."""
+    return hashlib.sha256(str(value).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def header_prints(headers: object) -> dict[str, str]:
+    """What tells headers apart and shows none: gateways choose a deployment by header.
+
+    Those that hold a key by their name are left out: keys change, and scores do not.
+    """
+    given = headers if isinstance(headers, Mapping) else {}
+    return {str(name).lower(): _fingerprint(value) for name, value in given.items() if not is_secret(name)}
 
 
 def _without_password(value: object) -> object:

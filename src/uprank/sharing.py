@@ -42,6 +42,8 @@ def shared_reranker(model: Model, **options: object) -> Reranker:
         UprankError: As :class:`~uprank.Reranker` does.
     """
     options = masked(options)  # so that a traceback that prints variables shows no secret
+    # So that they can be hashed: a chain of models must keep its circuits, and a cache its scores.
+    options = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
     # With the types, since 1, 1.0 and True are equal and hash alike.
     named = tuple((name, type(options[name]), options[name]) for name in sorted(options))
     key = (registry.generation(), model, named)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import SupportsFloat, TypeAlias
 
 from uprank.documents import Document, DocumentLike, as_document, scorable
-from uprank.errors import InvalidInputError
+from uprank.errors import InvalidDocumentError, InvalidInputError
 from uprank.ranking import RankedDocument
 from uprank.scorers.base import ScoreRequest
 
-__all__ = ["RETRIEVAL_SCORE", "Job", "TextOf", "make_jobs", "texts_of"]
+__all__ = ["RETRIEVAL_SCORE", "Job", "TextOf", "as_number", "make_jobs", "texts_of"]
 
 TextOf: TypeAlias = Callable[[Document], str]
 
@@ -131,11 +131,22 @@ def _document(
         score = _retrieval_score(document)
     if text_of is None or (isinstance(value, Mapping) and "text" not in value):  # whose text has been rendered already
         return document, scorable(document.text), score
-    return document, scorable(text_of(document)), score
+    try:
+        return document, scorable(text_of(document)), score
+    except InvalidDocumentError as error:
+        raise InvalidDocumentError(f"{where}: {error}") from None
 
 
 def _retrieval_score(document: Document) -> float | None:
-    score = document.metadata.get(RETRIEVAL_SCORE)
-    if isinstance(score, (int, float)) and not isinstance(score, bool) and math.isfinite(score):
-        return float(score)
-    return None
+    return as_number(document.metadata.get(RETRIEVAL_SCORE))
+
+
+def as_number(value: object) -> float | None:
+    """A finite number as a float, NumPy's too; ``None`` for all else."""
+    if isinstance(value, (bool, str, bytes)) or not isinstance(value, SupportsFloat):
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):  # e.g. an array, or an integer that no float holds
+        return None
+    return number if math.isfinite(number) else None

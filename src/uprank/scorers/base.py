@@ -134,6 +134,7 @@ class Scorer(ABC):
         calibrator: That one, where it is the same for all scores.
         document_window: How many tokens of a document it reads, at most; ``None`` where that is not known. The first
             use of a model may tell more.
+        revision: Which version of the model it is, where that was asked for.
     """
 
     name: str = "scorer"
@@ -144,6 +145,7 @@ class Scorer(ABC):
     calibrated: bool = False
     calibrator: Callable[[float], float] | None = None
     document_window: int | None = None
+    revision: str | None = None
 
     @abstractmethod
     def score(self, query: str, texts: Sequence[str], *, instruction: str | None = None) -> Scores:
@@ -184,6 +186,13 @@ class Scorer(ABC):
             f"{self.name} keeps no document vectors: it reads query and document together. Models that do are named "
             "embedded, late-interaction: or embedding:."
         )
+
+    def load(self) -> None:  # noqa: B027 - most scorers have nothing to load
+        """Load what is loaded on first use otherwise, so that the first call is as quick as the next; asks no service.
+
+        Raises:
+            ScorerError: If it cannot be loaded.
+        """
 
     def identity(self) -> Mapping[str, object] | None:
         """All that its scores depend on beside query, texts and instruction, as JSON has it: for what is kept of them.

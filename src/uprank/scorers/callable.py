@@ -58,7 +58,7 @@ class CallableScorer(Scorer):
     def identity(self) -> Mapping[str, object] | None:
         if self._identity is None:
             return None
-        return {"scheme": "function", "identity": self._identity, "kind": self.score_kind}
+        return {"scheme": "function", "name": self.name, "identity": self._identity, "kind": self.score_kind}
 
     def score(self, query: str, texts: Sequence[str], *, instruction: str | None = None) -> Scores:
         result = self._function(query, list(texts))

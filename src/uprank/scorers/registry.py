@@ -195,7 +195,8 @@ def as_scorer(model: Model, options: dict[str, object]) -> Scorer:
             )
         return CallableScorer(model, **options)  # type: ignore[arg-type]  # keys checked above
     raise ConfigurationError(
-        f"model must be a name, a Scorer, or a function (query, texts) -> scores; got {type(model).__name__}."
+        f"model must be a name, a Scorer, or a function (query, texts) -> scores; got {type(model).__name__}. (Of a "
+        "Reranker, give its .scorer.)"
     )
 
 

@@ -16,12 +16,25 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias, TypeVar
 
 from uprank.concurrency import Part, arun_round, run_round
-from uprank.errors import DeadlineExceededError, InvalidScoresError, ScorerError, UprankError
+from uprank.errors import AllModelsFailedError, DeadlineExceededError, InvalidScoresError, ScorerError, UprankError
 from uprank.rounds import adrive, drive
 from uprank.scorers.base import Outcome, Scorer, ScoreRequest, Scores
+from uprank.scorers.callable import CallableScorer
 from uprank.scorers.checking import check_scores
+from uprank.scorers.evidence import Attempt
 
-__all__ = ["Ask", "CombinedPlan", "CombinedScorer", "aunchecked", "leaves", "unchecked"]
+__all__ = [
+    "Ask",
+    "CombinedPlan",
+    "CombinedScorer",
+    "attempts_of",
+    "aunchecked",
+    "leaves",
+    "request_to",
+    "unchecked",
+    "undeclared",
+    "without_probabilities",
+]
 
 Self = TypeVar("Self", bound="CombinedScorer")
 
@@ -110,13 +123,40 @@ class CombinedScorer(Scorer):
         """The same over the float32 forms of its members; see :meth:`Scorer.exact`."""
         return self.with_members([member.exact() for member in self.members])
 
-    def close(self) -> None:
+    def load(self) -> None:
         for member in self.members:
-            member.close()
+            member.load()
+
+    def without_probabilities(self, *, calibrated: bool) -> Scorer | None:
+        """The scorer whose numbers this one hands on though they are known to be no probabilities, nor to become any.
+
+        Args:
+            calibrated: As for :meth:`undeclared`.
+        """
+        return None if calibrated or self.calibrated or self.score_kind not in ("cosine", "rank") else self
+
+    def undeclared(self, *, calibrated: bool) -> Scorer | None:
+        """The plain function whose numbers this scorer hands on without anybody having said what they mean.
+
+        Args:
+            calibrated: Whether somebody has said how the numbers of this scorer become probabilities.
+        """
+        return None
+
+    def close(self) -> None:
+        errors = [error for member in self.members if (error := _closing(member)) is not None]
+        if errors:
+            raise errors[0]
 
     async def aclose(self) -> None:
+        errors: list[Exception] = []
         for member in self.members:
-            await member.aclose()
+            try:
+                await member.aclose()
+            except Exception as error:  # the others are to be closed all the same
+                errors.append(error)
+        if errors:
+            raise errors[0]
 
 
 def leaves(scorer: Scorer) -> list[Scorer]:
@@ -124,6 +164,56 @@ def leaves(scorer: Scorer) -> list[Scorer]:
     if isinstance(scorer, CombinedScorer):
         return [leaf for member in scorer.members for leaf in leaves(member)]
     return [scorer]
+
+
+def undeclared(scorer: Scorer, *, calibrated: bool = False) -> Scorer | None:
+    """The plain function behind a scorer of which nobody has said what its numbers mean; ``None`` if there is none.
+
+    A sigmoid over such numbers would be a guess, so probabilities are not to be made of them.
+
+    Args:
+        scorer: What scores.
+        calibrated: Whether somebody has said how its numbers become probabilities.
+    """
+    if isinstance(scorer, CombinedScorer):
+        return scorer.undeclared(calibrated=calibrated)
+    return scorer if isinstance(scorer, CallableScorer) and not (scorer.declared or calibrated) else None
+
+
+def without_probabilities(scorer: Scorer, *, calibrated: bool = False) -> Scorer | None:
+    """What is known to give no probabilities behind a scorer; ``None`` if nothing is.
+
+    Args:
+        scorer: What scores.
+        calibrated: As for :func:`undeclared`.
+    """
+    if isinstance(scorer, CombinedScorer):
+        return scorer.without_probabilities(calibrated=calibrated)
+    known = scorer.score_kind in ("cosine", "rank")
+    return scorer if known and not (calibrated or scorer.calibrated) else None
+
+
+def request_to(member: Scorer, request: ScoreRequest) -> ScoreRequest:
+    """The request without the instruction, where the member takes none."""
+    if request.instruction is None or member.accepts_instruction:
+        return request
+    return replace(request, instruction=None)
+
+
+def attempts_of(member: Scorer, error: Exception, seconds: float) -> tuple[Attempt, ...]:
+    """What is told of a member that gave no scores: of one made of others, what it tells of these."""
+    if isinstance(error, AllModelsFailedError) and error.attempts:
+        return error.attempts
+    kind = type(error).__name__
+    return (Attempt(member.name, str(error) or kind, kind, seconds),)
+
+
+def _closing(member: Scorer) -> Exception | None:
+    try:
+        member.close()
+    except Exception as error:  # the others are to be closed all the same
+        return error
+    return None
 
 
 def _keeps_vectors(scorer: Scorer) -> bool:
@@ -197,13 +287,17 @@ async def _aanswer(ask: Ask) -> list[Outcome]:
 
     outcomes: list[Outcome]
     try:
-        outcomes = await asyncio.wait_for(ask.scorer.ascore_many(ask.requests), ask.seconds)
-    except asyncio.TimeoutError as error:
-        late: Exception = error if ask.seconds is None else _too_late(ask)  # without a limit, it is the scorer's own
-        outcomes = [late] * len(ask.requests)
-    except Exception as error:  # handed on as a value, as below
-        outcomes = [error] * len(ask.requests)
+        outcomes = await asyncio.wait_for(_acalled(ask), ask.seconds)
+    except asyncio.TimeoutError:  # the scorer's own is among the outcomes
+        outcomes = [_too_late(ask)] * len(ask.requests)
     return _checked(ask, outcomes)
+
+
+async def _acalled(ask: Ask) -> list[Outcome]:
+    try:
+        return await ask.scorer.ascore_many(ask.requests)
+    except Exception as error:  # as below
+        return [error] * len(ask.requests)
 
 
 def _called(ask: Ask) -> list[Outcome]:

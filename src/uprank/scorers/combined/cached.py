@@ -17,6 +17,7 @@ from uprank.scorers.base import Outcome, Scorer, ScoreRequest, Scores, Usage
 from uprank.scorers.combined.base import Ask, CombinedPlan, CombinedScorer
 from uprank.scorers.combined.wrapper import Wrapper
 from uprank.scorers.evidence import Evidence
+from uprank.scorers.registry import Model, as_scorer
 
 __all__ = ["Cached", "with_cache"]
 
@@ -51,7 +52,7 @@ class Cached(Wrapper):
         ConfigurationError: If the scorer is made of others, cannot tell its identity, or ``cache`` is no cache.
     """
 
-    def __init__(self, scorer: Scorer, cache: Cache, *, identity: Identity | None = None) -> None:
+    def __init__(self, scorer: Model, cache: Cache, *, identity: Identity | None = None) -> None:
         if not isinstance(cache, Cache):
             raise ConfigurationError(f"cache must be a MemoryCache, a DiskCache or the like, got {cache!r}.")
         if identity is not None and not (isinstance(identity, (str, Mapping)) and identity):
@@ -59,8 +60,8 @@ class Cached(Wrapper):
         self.cache = cache
         self._given: Mapping[str, object] | None = {"given": identity} if isinstance(identity, str) else identity
         self._told: set[str] = set()  # what the log knows already
-        super().__init__([scorer])
-        if self._given is not None or not _reads_files(scorer):
+        super().__init__([as_scorer(scorer, {})])
+        if self._given is not None or not _reads_files(self.member):
             self._identity()
 
     def _join(self, members: Sequence[Scorer]) -> None:
@@ -70,10 +71,11 @@ class Cached(Wrapper):
                 f"{self.member.name} is made of other scorers, and is not cached as a whole; cache its members."
             )
         self._digest: bytes | None = None  # of the identity
+        self._sure = False  # whether it was told again by the model that answered, once it was loaded
         self._calibrator: Callable[[float], float] | None = None  # it cannot be kept: of the scorer, or its last answer
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_digest": None, "_calibrator": None, "_told": set()}
+        return {**self.__dict__, "_digest": None, "_sure": False, "_calibrator": None, "_told": set()}
 
     def score_many(self, requests: Sequence[ScoreRequest]) -> list[Outcome]:
         """As :meth:`Scorer.score_many`."""
@@ -83,15 +85,23 @@ class Cached(Wrapper):
         """As :meth:`score_many`; a cache on disk is read and written in a thread."""
         return await adrive(self._steps(requests), self._aanswered) if requests else []
 
+    def exact(self) -> Scorer:  # type: ignore[override]  # nothing of it is kept: what was given stands for this one
+        """The float32 form of the scorer inside, which keeps nothing."""
+        return self.member.exact()
+
     def close(self) -> None:
         super().close()
         self.cache.close()
-        self._digest = None  # a model is loaded anew, and may have changed meanwhile
+        self._forget()
 
     async def aclose(self) -> None:
         await super().aclose()
         await in_thread(self.cache.close)
-        self._digest = None
+        self._forget()
+
+    def _forget(self) -> None:
+        """A model is loaded anew, and may have changed meanwhile."""
+        self._digest, self._sure = None, False
 
     def _plan(self, requests: Sequence[ScoreRequest]) -> CombinedPlan:
         (outcomes,) = yield [Ask(self.member, requests)]
@@ -132,17 +142,19 @@ class Cached(Wrapper):
         return []
 
     def _identity(self) -> bytes:
-        if self._digest is None:
-            told = self.member.identity() if self._given is None else self._given
+        digest = self._digest  # closing may forget it at any time
+        if digest is None:
+            told = self.member.identity() if self._given is None else {**self._given, "name": self.name}
             if told is None:
                 raise ConfigurationError(
                     f"{self.name} cannot be told from others, so that none of its scores may be kept. Say what stands "
                     'for it, and change it whenever its scores change: identity="v1", given to the scorer, or to '
                     "Cached(scorer, cache, identity=...)."
                 )
-            self._digest = identity_digest(told, name=self.name)
+            digest = identity_digest(told, name=self.name)
             self._calibrator = self.member.calibrator
-        return self._digest
+            self._digest = digest
+        return digest
 
     def _look(self, searches: Sequence[_Search], notes: list[str]) -> None:
         try:
@@ -166,6 +178,11 @@ class Cached(Wrapper):
         if not entries:
             return
         try:
+            if not self._sure and self._given is None:
+                named, self._digest = self._digest, None
+                if self._identity() != named:  # loading told more, e.g. that another engine computes
+                    return
+            self._sure = True
             self.cache.put_many(entries)
         except Exception as error:  # as above: nothing will be kept
             self._tell("written to", error, notes)

@@ -10,7 +10,7 @@ from uprank.calibration import Calibration
 from uprank.calibrator import Calibrator
 from uprank.errors import ConfigurationError
 from uprank.scorers.base import Outcome, Scorer, ScoreRequest, Scores
-from uprank.scorers.combined.base import Ask, CombinedPlan
+from uprank.scorers.combined.base import Ask, CombinedPlan, undeclared, without_probabilities
 from uprank.scorers.combined.wrapper import Wrapper
 from uprank.scorers.registry import Model, as_scorer
 
@@ -47,7 +47,13 @@ class Calibrated(Wrapper):
         super()._join(members)
         self.calibrated = True
         if isinstance(self.calibrator, Calibrator):
-            self.calibrator.check(self.name)
+            self.calibrator.check(self.name, revision=self.revision)
+
+    def without_probabilities(self, *, calibrated: bool) -> Scorer | None:
+        return without_probabilities(self.member, calibrated=True)
+
+    def undeclared(self, *, calibrated: bool) -> Scorer | None:
+        return undeclared(self.member, calibrated=True)
 
     def identity(self) -> Mapping[str, object] | None:
         return self.member.identity()  # the scores are the same

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,15 +12,13 @@ from typing import Literal, TypeAlias, get_args
 
 from uprank.errors import ConfigurationError, ScorerError
 from uprank.scorers.base import Outcome, Scorer, ScoreRequest, Scores, Usage
-from uprank.scorers.combined.base import Ask, CombinedPlan, CombinedScorer
+from uprank.scorers.combined.base import Ask, CombinedPlan, CombinedScorer, attempts_of, request_to
 from uprank.scorers.combined.several import (
-    attempt,
     evidence,
     failed,
     members_of,
     notes,
     probabilities,
-    request_to,
     require_probabilities,
 )
 from uprank.scorers.combined.spending import Budget, Measured
@@ -59,7 +58,9 @@ class Cascade(CombinedScorer):
     A budget decides how many documents go on. Each stage's time and cost a document are measured while it is used; when
     the stages to come would take more than is left of ``max_ms`` or ``max_cost``, all of them get fewer documents, in
     proportion, but never less than one. Where nothing is left the rest of the stages is skipped, with a warning, and
-    the ranking is flagged as degraded. A stage that was never used gets what ``keep`` says. The budget is a query's; a
+    the ranking is flagged as degraded. A stage that was never used gets what ``keep`` says, so the first call may
+    exceed a budget, and later ones by what estimates miss; a warning tells of cost. What must never be exceeded is
+    for the model's own limits, such as :class:`~uprank.scorers.llm.budget.Budget`. The budget is a query's; a
     batch has as much for each of its queries. The first stage always scores everything, and a stage that has begun is
     not stopped.
 
@@ -174,6 +175,9 @@ class Cascade(CombinedScorer):
                 found: Sequence[float | None] = [None] * run.head
                 if self.score_kind == "probability":
                     found = probabilities(outcome, member, _OPTION, _INSTEAD)
+                    if outcome.attempts and all(one is None for one in found):
+                        run.degraded = True  # so that no threshold takes them for unlikely
+                        run.warnings.append(f"{outcome.model or member.name} answered, which has no probabilities.")
                 run.accept(member, stage, outcome, found)
                 return
             except ScorerError as error:  # of its calibrator
@@ -183,14 +187,19 @@ class Cascade(CombinedScorer):
         else:
             run.errors.append(outcome)
             run.degraded = True
-            run.attempts.append(attempt(member, outcome, seconds))
-            run.warnings.append(f"{member.name} failed, so the order is that of the stages before it: {outcome}")
+            run.attempts.extend(attempts_of(member, outcome, seconds))
+            before = "of the stages before it" if run.answered else "in which the documents were given"
+            run.warnings.append(f"{member.name} failed, so the order is that {before}: {outcome}")
 
     def _outcome(self, run: _Run) -> Outcome:
         if run.failure is None and not run.answered:
-            run.failure = failed(self.name, run.errors)
+            run.failure = failed(self.name, run.errors, run.attempts)
         if run.failure is not None:
             return run.failure
+        if (run.usage.cost or 0.0) > (self._budget.max_cost or math.inf):
+            run.warnings.append(
+                f"It cost {run.usage.cost:.3g}, more than {self._budget}: a stage's first calls tell what it costs."
+            )
         if self._budget.max_cost is not None and run.usage.cost is None:
             run.warnings.append("max_cost had no effect: no model of the cascade says what it costs.")
         count = len(run.order)

@@ -20,7 +20,15 @@ from uprank.errors import (
     ScorerError,
 )
 from uprank.scorers.base import Outcome, ScoreKind, Scorer, ScoreRequest, Scores
-from uprank.scorers.combined.base import Ask, CombinedPlan, CombinedScorer
+from uprank.scorers.combined.base import (
+    Ask,
+    CombinedPlan,
+    CombinedScorer,
+    attempts_of,
+    request_to,
+    undeclared,
+    without_probabilities,
+)
 from uprank.scorers.combined.breaker import Admission, Breaker, Circuit, CircuitState
 from uprank.scorers.evidence import Attempt
 from uprank.scorers.registry import Model, as_scorer
@@ -111,6 +119,17 @@ class Fallback(CombinedScorer):
         """How it stands with each model, in their order. A copy, pickled or not, begins with all circuits closed."""
         return tuple(circuit.state for circuit in self._circuits)
 
+    def without_probabilities(self, *, calibrated: bool) -> Scorer | None:
+        first, *others = self.members
+        # What is said of the first says nothing of those that answer in its place.
+        found = [without_probabilities(first, calibrated=calibrated), *map(without_probabilities, others)]
+        return next((scorer for scorer in found if scorer is not None), None)
+
+    def undeclared(self, *, calibrated: bool) -> Scorer | None:
+        first, *others = self.members
+        found = [undeclared(first, calibrated=calibrated), *map(undeclared, others)]
+        return next((function for function in found if function is not None), None)
+
     def __getstate__(self) -> dict[str, object]:
         return {name: value for name, value in self.__dict__.items() if name != "_circuits"}
 
@@ -140,7 +159,7 @@ class Fallback(CombinedScorer):
                     attempts[number].append(left_alone)
                 continue
             else:
-                asked = [_fit(requests[number], member) for number in waiting]
+                asked = [request_to(member, requests[number]) for number in waiting]
                 with admission:  # also where the call is interrupted or cancelled: another may try then
                     [answers] = yield [Ask(member, asked, self._share(place, ends - started))]
                     self._learn(admission, answers)
@@ -152,7 +171,7 @@ class Fallback(CombinedScorer):
                     outcomes[number] = answer
                 else:
                     errors[number] = answer
-                    attempts[number].append(_attempt(member.name, answer, seconds))
+                    attempts[number].extend(attempts_of(member, answer, seconds))
             waiting = [number for number in waiting if number not in outcomes]
         for number in waiting:
             outcomes[number] = self._failure(attempts[number], errors[number])
@@ -203,13 +222,6 @@ class Fallback(CombinedScorer):
         return failure
 
 
-def _fit(request: ScoreRequest, member: Scorer) -> ScoreRequest:
-    """The request as this member takes it."""
-    if request.instruction is None or member.accepts_instruction:
-        return request
-    return replace(request, instruction=None)
-
-
 def _told(scores: Scores, member: Scorer, request: ScoreRequest, attempts: tuple[Attempt, ...]) -> Scores:
     """The scores, with a word on who answered instead of whom."""
     notes = []
@@ -223,11 +235,6 @@ def _told(scores: Scores, member: Scorer, request: ScoreRequest, attempts: tuple
         return scores
     model = name if attempts else scores.model
     return replace(scores, model=model, attempts=(*attempts, *scores.attempts), warnings=(*notes, *scores.warnings))
-
-
-def _attempt(model: str, error: ScorerError, seconds: float) -> Attempt:
-    kind = type(error).__name__
-    return Attempt(model, str(error) or kind, kind, seconds)
 
 
 def _in_words(error: ScorerError) -> str:

@@ -13,15 +13,13 @@ from uprank.calibration import report
 from uprank.errors import ConfigurationError, InvalidInputError, ScorerError
 from uprank.scorers.base import Outcome, Scorer, ScoreRequest, Scores, Usage
 from uprank.scorers.checking import check_scores
-from uprank.scorers.combined.base import Ask, CombinedPlan, CombinedScorer
+from uprank.scorers.combined.base import Ask, CombinedPlan, CombinedScorer, attempts_of, request_to
 from uprank.scorers.combined.several import (
-    attempt,
     evidence,
     failed,
     members_of,
     notes,
     probabilities,
-    request_to,
     require_probabilities,
 )
 from uprank.scorers.evidence import Attempt, Evidence
@@ -147,10 +145,10 @@ class Fusion(CombinedScorer):
                 if not self._skip:
                     return error
                 poll.errors.append(error)
-                poll.attempts.append(attempt(member, error, seconds))
+                poll.attempts.extend(attempts_of(member, error, seconds))
                 poll.warnings.append(f"{member.name} failed, so the order is that of the other voters: {error}")
         if not poll.votes:
-            return failed(self.name, poll.errors)
+            return failed(self.name, poll.errors, poll.attempts)
         try:
             return self._counted(request, poll)
         except ScorerError as error:  # of the retrieval scores, or what calibrates them

@@ -15,13 +15,14 @@ from uprank.scorers.combined.wrapper import Wrapper
 from uprank.scorers.evidence import Evidence, Passage
 from uprank.scorers.registry import Model, as_scorer
 
-__all__ = ["LongDocuments", "Passages"]
+__all__ = ["Aggregation", "Passages"]
 
-LongDocuments: TypeAlias = Literal["max_passage", "mean_top"]
+Aggregation: TypeAlias = Literal["max_passage", "mean_top"]
 
 _WINDOW = 512  # what most cross-encoders read, and as much as one passage is good for
 _QUERY_ROOM = 64  # for a query; a longer one gets this much again, so that windows change with few queries
 _LEAST = 8
+_SPECIAL = 2  # tokens that a model adds to a text
 _SPLIT_ASIDE = 20_000  # characters of all texts: some milliseconds
 
 
@@ -61,20 +62,20 @@ class Passages(Wrapper):
     def __init__(
         self,
         scorer: Model,
-        how: LongDocuments = "max_passage",
+        how: Aggregation = "max_passage",
         *,
         tokens: int | None = None,
         overlap: int | None = None,
         top: int = 3,
         count_tokens: Callable[[str], int] | None = None,
     ) -> None:
-        if how not in get_args(LongDocuments):
+        if how not in get_args(Aggregation):
             raise ConfigurationError(f'how must be "max_passage" or "mean_top", got {how!r}.')
         if count_tokens is not None and not callable(count_tokens):
             raise ConfigurationError(
                 f"count_tokens must be a function from a text to its tokens, got {type(count_tokens).__name__}."
             )
-        self._how: LongDocuments = how
+        self._how: Aggregation = how
         self._tokens = None if tokens is None else _at_least(_LEAST, tokens, "tokens")
         self._overlap = None if overlap is None else _at_least(0, overlap, "overlap")
         if self._overlap is not None and 2 * self._overlap > (self._tokens or _WINDOW):
@@ -146,7 +147,7 @@ class Passages(Wrapper):
         )
 
     def _windows(self, text: str, tokens: int) -> Iterator[tuple[int, int]]:
-        from uprank.tokens import estimate_tokens  # imported late: with it comes all of llm
+        from uprank.tokens import estimate_tokens
 
         count = self._count or estimate_tokens
         overlap = tokens // 6 if self._overlap is None else min(self._overlap, tokens // 2)
@@ -154,11 +155,11 @@ class Passages(Wrapper):
 
     def _window(self, query: str, instruction: str | None) -> int:
         """The most tokens in a window of a request."""
-        if self._tokens is not None:
-            return self._tokens
         readers = leaves(self.member)
         known = [reader.document_window for reader in readers if reader.document_window is not None]
-        window = min([_WINDOW, *known])
+        if self._tokens is not None:  # but no more than is read
+            return max(_LEAST, min([self._tokens, *(window - _SPECIAL for window in known)]))
+        window = min([_WINDOW, *known]) - _SPECIAL
         if all(type(reader).precompute is not Scorer.precompute for reader in readers):
             return max(_LEAST, window)
         from uprank.tokens import estimate_tokens
@@ -222,9 +223,10 @@ class _Split(ScoreRequest):
 def _evidence(known: Sequence[Evidence] | None, best: _Window, found: Sequence[_Window]) -> Evidence:
     """What a text's score rests on: what is known of its best window, and which that is."""
     if known is None:
-        return Evidence(passage=best.passage, truncated=False)
-    cut = any(known[one.position].truncated for one in found)
-    return replace(known[best.position], passage=best.passage, truncated=cut)
+        return Evidence(passage=best.passage)
+    cut = [known[one.position].truncated for one in found]
+    truncated = True if True in cut else None if None in cut else False
+    return replace(known[best.position], passage=best.passage, truncated=truncated)
 
 
 def _mean(values: Sequence[float]) -> float:

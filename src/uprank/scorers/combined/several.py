@@ -6,23 +6,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from uprank.calibration import report
-from uprank.errors import ConfigurationError, ScoreKindError, ScorerError
-from uprank.scorers.base import Scorer, ScoreRequest, Scores
-from uprank.scorers.callable import CallableScorer
-from uprank.scorers.combined.base import CombinedScorer
+from uprank.errors import AllModelsFailedError, ConfigurationError, ScoreKindError
+from uprank.scorers.base import Scorer, Scores
+from uprank.scorers.combined.base import undeclared, without_probabilities
 from uprank.scorers.evidence import Attempt, Evidence
 from uprank.scorers.registry import Model, as_scorer
 
 __all__ = [
-    "attempt",
     "evidence",
     "failed",
     "members_of",
     "notes",
     "probabilities",
-    "request_to",
     "require_probabilities",
-    "undeclared",
 ]
 
 
@@ -39,13 +35,6 @@ def members_of(models: Sequence[Model], who: str) -> list[Scorer]:
     if isinstance(models, (str, Scorer)) or not isinstance(models, Iterable):
         raise ConfigurationError(f'{who} takes a list of models, e.g. ["bm25", "embedded"]; got {models!r}.')
     return [as_scorer(model, {}) for model in models]
-
-
-def request_to(member: Scorer, request: ScoreRequest) -> ScoreRequest:
-    """The request without the instruction, where the member takes none."""
-    if request.instruction is None or member.accepts_instruction:
-        return request
-    return replace(request, instruction=None)
 
 
 def require_probabilities(members: Iterable[Scorer], option: str, instead: str) -> None:
@@ -67,8 +56,9 @@ def require_probabilities(members: Iterable[Scorer], option: str, instead: str) 
                 'CallableScorer(function, score_kind="logit") (a sigmoid is applied) or score_kind="probability" '
                 f"(it is not). Or use {instead}."
             )
-        if member.score_kind in ("cosine", "rank") and not member.calibrated:
-            raise _no_probabilities(member, str(member.score_kind), option, instead)
+        lacking = without_probabilities(member)
+        if lacking is not None:
+            raise _no_probabilities(lacking, str(lacking.score_kind), option, instead)
 
 
 def probabilities(scores: Scores, member: Scorer, option: str, instead: str) -> list[float | None]:
@@ -104,33 +94,20 @@ def evidence(member: Scorer, scores: Scores) -> list[Evidence]:
     return [replace(one, model=one.model or by) for one in known]
 
 
-def attempt(member: Scorer, error: Exception, seconds: float) -> Attempt:
-    """What is told of a member that gave no scores."""
-    return Attempt(member.name, str(error), type(error).__name__, seconds)
-
-
-def failed(who: str, errors: Sequence[Exception]) -> Exception:
+def failed(who: str, errors: Sequence[Exception], attempts: Sequence[Attempt]) -> Exception:
     """The error where every member has failed: the only one's own, or one that names all of them.
 
     Args:
         who: Is made of them.
         errors: At least one; each names its model.
+        attempts: What is told of them.
     """
     if len(errors) == 1:
         return errors[0]
     told = " ".join(f"({number}) {error}" for number, error in enumerate(errors, start=1))
-    failure = ScorerError(f"All models of {who} failed: {told}")
+    failure = AllModelsFailedError(f"All models of {who} failed: {told}", tuple(attempts))
     failure.__cause__ = errors[-1]
     return failure
-
-
-def undeclared(scorer: Scorer) -> Scorer | None:
-    """The plain function behind a scorer of which nobody has said what its numbers mean; ``None`` if there is none."""
-    if scorer.calibrated:
-        return None
-    if isinstance(scorer, CombinedScorer):
-        return next(filter(None, map(undeclared, scorer.members)), None)
-    return scorer if isinstance(scorer, CallableScorer) and not scorer.declared else None
 
 
 def _no_probabilities(member: Scorer, kind: str, option: str, instead: str) -> ScoreKindError:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from uprank.errors import ConfigurationError
 from uprank.scorers.base import ScoreKind, Scorer
-from uprank.scorers.combined.base import CombinedScorer
+from uprank.scorers.combined.base import CombinedScorer, undeclared, without_probabilities
 
 __all__ = ["Wrapper", "rebuilt"]
 
@@ -24,11 +24,18 @@ class Wrapper(CombinedScorer):
         super()._join(members)
         self.name = self.member.name
         self.calibrated = self.member.calibrated
+        self.revision = self.member.revision
 
     @property
     def member(self) -> Scorer:
         """The scorer inside."""
         return self.members[0]
+
+    def without_probabilities(self, *, calibrated: bool) -> Scorer | None:
+        return without_probabilities(self.member, calibrated=calibrated)
+
+    def undeclared(self, *, calibrated: bool) -> Scorer | None:
+        return undeclared(self.member, calibrated=calibrated)
 
     @property
     def score_kind(self) -> ScoreKind | None:  # type: ignore[override]  # what loading tells of the one inside

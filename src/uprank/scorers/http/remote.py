@@ -12,7 +12,7 @@ from uprank.scorers.http.plan import Memory, Target, TooLarge, prepare, score_pl
 from uprank.scorers.http.replies import Results
 from uprank.scorers.http.retries import Clock, Meter
 from uprank.scorers.http.talking import Endpoint, RoundsPlan, TalkingScorer
-from uprank.secrets import without_secrets
+from uprank.secrets import fingerprinted
 
 __all__ = ["RemoteScorer"]
 
@@ -59,7 +59,7 @@ class RemoteScorer(TalkingScorer[_Result]):
             "model": target.model,
             "url": target.url,
             "dialect": asdict(target.dialect),
-            "fields": without_secrets(target.fields),
+            "fields": fingerprinted(target.fields),
             "instruction": target.instruction,
             "kind": target.kind,
             "native": target.native,

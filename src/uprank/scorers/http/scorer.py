@@ -38,7 +38,7 @@ from uprank.scorers.http.settings import (
 )
 from uprank.scorers.http.splitting import Limits
 from uprank.scorers.http.talking import Endpoint
-from uprank.secrets import KeyLike, masked, without_secrets
+from uprank.secrets import KeyLike, header_prints, masked, without_secrets
 
 __all__ = ["HTTPScorer"]
 
@@ -175,6 +175,10 @@ class HTTPScorer(RemoteScorer):
 
     def __reduce__(self) -> tuple[object, ...]:
         return _remake, (type(self), *self._recipe)
+
+    def identity(self) -> Mapping[str, object] | None:
+        told = super().identity()
+        return None if told is None else {**told, "headers": header_prints(self._recipe[1].get("headers"))}
 
     def _brings_key(self) -> bool:
         """Whether the connection has a key of its own."""

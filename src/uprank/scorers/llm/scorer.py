@@ -33,7 +33,7 @@ from uprank.scorers.llm.rendering import Answers, Renderer, choose_form
 from uprank.scorers.llm.running import RankPlan, rank_plan
 from uprank.scorers.llm.setup import SETUP, Method, Quality, Setup
 from uprank.scorers.llm.strategies import auto
-from uprank.secrets import masked, without_secrets
+from uprank.secrets import header_prints, masked, without_secrets
 
 __all__ = ["LLMScorer"]
 
@@ -175,9 +175,11 @@ class LLMScorer(TalkingScorer[Judged]):
             return None
         setup, style = self._setup, self._style
         further = self._made_of[1].get("extra_body")
-        model = {"name": self.name, "address": self._model.address, "extra_body": further} if named else None
+        headers = header_prints(self._made_of[1].get("headers"))
+        model = {"address": self._model.address, "extra_body": further, "headers": headers} if named else None
         return {
             "scheme": "llm",
+            "name": self.name,
             "identity": self._identity,
             "model": model,
             "setup": {name: getattr(setup, name) for name in SETUP if name not in _NO_MATTER},

@@ -52,6 +52,9 @@ class BM25Scorer(Scorer):
         self._b = b
         self._stopwords = stopwords
 
+    def load(self) -> None:
+        self.score("a", ["a"])  # imports bm25s, which takes most of the first call
+
     def score(self, query: str, texts: Sequence[str], *, instruction: str | None = None) -> Scores:
         import bm25s
 

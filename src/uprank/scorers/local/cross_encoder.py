@@ -114,12 +114,14 @@ class CrossEncoderScorer(LocalScorer):
         self._devices = valid_devices(device)
         valid_combination(engine, dtype, self._devices, compile=compile)
         self._checkpoint = Checkpoint(model, None, dtype, revision, trust_remote_code, local_files_only, token=token)
+        self.revision = revision
         self._compile = compile
         self._max_length = self.document_window = valid_max_length(max_length, name=self.name)
         self._token_budget = valid_token_budget(token_budget)
         self._long_query = valid_long_query(long_query)
         self._progress = progress
         self._pairs: PairEncoder | None = None
+        self._on_torch = False  # whether it had to, though another engine was chosen
         self._require()
 
     def _require(self) -> None:
@@ -154,6 +156,7 @@ class CrossEncoderScorer(LocalScorer):
             if chosen or not (installed("torch") and installed("sentence_transformers")):
                 raise
             logger.info("%s runs on torch: %s", self.name, error)
+            self._on_torch = True
             return self._load_torch(devices)
 
     def _files(self) -> ModelFiles:
@@ -258,7 +261,11 @@ class CrossEncoderScorer(LocalScorer):
             "scheme": "cross-encoder",
             **content(files),
             **computation(
-                self._engine, self._checkpoint.dtype, device, lambda: self._not_exported(files), name=self.name
+                "torch" if self._on_torch else self._engine,
+                self._checkpoint.dtype,
+                device,
+                lambda: self._not_exported(files),
+                name=self.name,
             ),
             "compile": self._compile,
             "max_length": self._max_length,

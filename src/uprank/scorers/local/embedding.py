@@ -88,6 +88,7 @@ class EmbeddingScorer(VectorScorer):
         )
         require(f'model "{self.name}"', "local", "torch", "sentence_transformers")
         self._checkpoint = Checkpoint(model, device, dtype, revision, trust_remote_code, local_files_only, token=token)
+        self.revision = revision
         valid_engine("torch", dtype)
         self._max_length = self.document_window = valid_max_length(max_length, name=self.name)
 

@@ -112,6 +112,7 @@ class LateInteractionScorer(VectorScorer):
             progress=progress,
         )
         self._checkpoint = Checkpoint(model, device, dtype, revision, trust_remote_code, local_files_only, token=token)
+        self.revision = revision
         self._engine = valid_engine(engine, dtype)
         self._max_length = self.document_window = valid_max_length(max_length, name=self.name)
         require_engine(engine, dtype, "local", "sentence_transformers", name=self.name)

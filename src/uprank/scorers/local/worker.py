@@ -152,6 +152,9 @@ class LocalScorer(Scorer):
             future.cancel()
             raise
 
+    def load(self) -> None:
+        self.score("a", ["a"])
+
     def close(self) -> None:
         """Free the model and end its threads, after the calls that are queued."""
         self._scheduler.close()
