@@ -169,7 +169,7 @@ class RerankFields(BaseModel):
         for one in (self.model, *self.fallback, self.cache):
             if not isinstance(one, (str, bool)):
                 raise ConfigurationError(
-                    f"{one!r} cannot be written to JSON; give models by name, a cache by its path."
+                    f"{one!r} cannot be written to JSON; give a model by its name, a cache by its path."
                 )
 
     @property
