@@ -39,11 +39,12 @@ class Unwatched(Reranker):
         queries: Sequence[str],
         documents_per_query: Sequence[Iterable[DocumentLike | RankedDocument]],
         options: CallOptions,
+        function: str,
         *,
         first: int | None,
     ) -> Generator[Ask, list[Outcome], list[Ranking]]:
         started = time.perf_counter()
-        selection, instruction = self._resolved(options, "rank()")
+        selection, instruction = self._resolved(options, function)
         jobs = make_jobs(queries, documents_per_query, instruction, first=first, text_of=self._text_of)
         rankings = yield from self._pipeline.rankings(jobs, selection)
         elapsed = time.perf_counter() - started

@@ -235,8 +235,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
 
 
-def pytest_collection_finish() -> None:
-    """Leave out of all full collections what was imported to collect the tests: a second each, and many are made."""
+@pytest.fixture(scope="module", autouse=True)
+def _no_full_collection_of_what_came_before() -> None:
+    """Leave out of all full collections what was imported so far: else they take a second each, and many are made."""
+    gc.collect()
     gc.freeze()
 
 
