@@ -102,9 +102,16 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
 
 def _is_cache(connection: sqlite3.Connection, path: Path) -> bool:
     """Whether it is one; ``False`` for an empty database, an error for any other. Nothing is written."""
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    alone = not connection.in_transaction
+    if alone:
+        connection.execute("BEGIN")  # so that all is read of one moment: another process may be making the tables
+    try:
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    finally:
+        if alone and connection.in_transaction:
+            connection.execute("ROLLBACK")
     if application == _APPLICATION:
         if version != _VERSION:
             raise ConfigurationError(
