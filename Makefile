@@ -27,7 +27,7 @@ setup: $(VENV)/ready
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[demo,local,onnx,openvino,pandas,http,cohere,llm,calibration,telemetry]" --group dev
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[demo,local,onnx,openvino,pandas,http,cohere,llm,calibration,telemetry,server]" --group dev
 	@touch $@
 
 demo: setup

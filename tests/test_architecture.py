@@ -51,6 +51,7 @@ FLOORS = [
     "langchain",
     "llama_index",
     "demo",
+    "server",
     "cli",
     "__main__",
 ]

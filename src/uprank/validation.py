@@ -143,8 +143,8 @@ def _retrieval_score(document: Document) -> float | None:
 
 def as_number(value: object) -> float | None:
     """A finite number as a float, NumPy's too; ``None`` for all else."""
-    if isinstance(value, (bool, str, bytes)) or not isinstance(value, SupportsFloat):
-        return None
+    if value is None or isinstance(value, (bool, str, bytes)) or not isinstance(value, SupportsFloat):
+        return None  # most documents have none, and to ask whether it is a protocol's takes as long as all else
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):  # e.g. an array, or an integer that no float holds
