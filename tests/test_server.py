@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import httpx
 import pytest
+
 from serving import serving
 from table_scorer import TableScorer
-
 from uprank import Reranker
 
 
