@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 INFINITY = .venv-infinity
+CLIENTS = .venv-clients
 BENCH = .venv-bench
 # No model hub is needed or asked: tests build their models, the demo's model comes with its package. Torch's threads
 # should sleep while they wait, not spin: with busy cores that is several times faster.
 OFFLINE = HF_HUB_OFFLINE=1 OMP_WAIT_POLICY=PASSIVE
 
-.PHONY: help setup demo test coverage test-slow bench infinity providers strategies lint format clean
+.PHONY: help setup demo test coverage test-slow bench infinity clients providers strategies lint format clean
 
 help:
 	@echo "make demo       rerank the documentation of Python's standard library, offline"
@@ -17,6 +18,7 @@ help:
 	@echo "make test-slow  run the long tests too"
 	@echo "make bench      measure uprank and its peers in one run (half an hour) and write docs/performance.md"
 	@echo "make infinity   set up a real Infinity server, which the tests then use"
+	@echo "make clients    set up other packages' rerank clients, which the tests then point at the server"
 	@echo "make providers  bring the table of services in docs/providers.md up to date"
 	@echo "make strategies bring the table of strategies in docs/llm.md up to date"
 	@echo "make lint       ruff and mypy --strict"
@@ -60,6 +62,14 @@ $(INFINITY)/ready: tests/infinity-requirements.txt
 	$(INFINITY)/bin/python -m pip install --quiet --requirement $<
 	@touch $@
 
+# Their pins collide with ours, so an environment of their own; their tests are skipped without it.
+clients: $(CLIENTS)/ready
+
+$(CLIENTS)/ready: tests/clients-requirements.txt
+	$(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/python -m pip install --quiet --requirement $<
+	@touch $@
+
 providers: setup
 	$(BIN)/python -m uprank.scorers.http.reference docs/providers.md
 
@@ -76,4 +86,4 @@ format: setup
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(INFINITY) $(BENCH) .coverage .mypy_cache .pytest_cache .ruff_cache dist
+	rm -rf $(VENV) $(INFINITY) $(CLIENTS) $(BENCH) .coverage .mypy_cache .pytest_cache .ruff_cache dist
