@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import uvicorn
+from fastapi import FastAPI
 
 from uprank import Reranker
 from uprank.server import ServerSettings, create_app
@@ -27,7 +28,13 @@ def serving(rerankers: Mapping[str, Reranker], **settings: object) -> Iterator[s
         rerankers: Ready ones, by id.
         settings: Others of :class:`~uprank.server.ServerSettings`.
     """
-    app = create_app(settings_for(rerankers, **settings), rerankers)
+    with serving_app(create_app(settings_for(rerankers, **settings), rerankers)) as address:
+        yield address
+
+
+@contextmanager
+def serving_app(app: FastAPI) -> Iterator[str]:
+    """Run a server with this application; gives its address."""
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", access_log=False, lifespan="on"))
     thread = threading.Thread(target=server.run, name="server", daemon=True)
     thread.start()

@@ -45,6 +45,7 @@ def create_app() -> "typer.Typer":
     import typer
 
     from uprank.demo.command import demo
+    from uprank.server.command import serve
 
     app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -63,4 +64,5 @@ def create_app() -> "typer.Typer":
         """Reorder retrieved documents by how well they answer a query."""
 
     app.command()(demo)
+    app.command()(serve)
     return app

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from uprank.errors import InvalidDocumentError
 
-__all__ = ["Document", "DocumentLike", "as_document", "scorable"]
+__all__ = ["Document", "DocumentLike", "as_document", "documents_of", "scorable"]
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -37,9 +37,15 @@ class Document:
             raise InvalidDocumentError(f"Document.id must be a string or None, got {type(id).__name__}.")
         if metadata is not None and not isinstance(metadata, Mapping):
             raise InvalidDocumentError(f"Document.metadata must be a mapping, got {type(metadata).__name__}.")
-        object.__setattr__(self, "text", text)
-        object.__setattr__(self, "id", id)
-        object.__setattr__(self, "metadata", {} if metadata is None else metadata)
+        _set_text(self, text)
+        _set_id(self, id)
+        _set_metadata(self, {} if metadata is None else metadata)
+
+
+# The slots themselves: a frozen class lets nothing else set them, and object.__setattr__ takes twice as long.
+_set_text: Callable[[Document, str], None] = Document.__dict__["text"].__set__
+_set_id: Callable[[Document, str | None], None] = Document.__dict__["id"].__set__
+_set_metadata: Callable[[Document, Mapping[str, Any]], None] = Document.__dict__["metadata"].__set__
 
 
 DocumentLike: TypeAlias = "str | Document | Mapping[str, Any]"
@@ -81,12 +87,27 @@ def as_document(value: DocumentLike, where: str, *, text_of: Callable[[Document]
     raise InvalidDocumentError(f"{where} is of type {_type_name(value)}; {_advice(value)}.")
 
 
+def documents_of(texts: Iterable[str]) -> list[Document]:
+    """Documents of texts that are known to be strings, in less than half the time that their checks take."""
+    documents = []
+    new = object.__new__
+    for text in texts:
+        document = new(Document)
+        _set_text(document, text)
+        _set_id(document, None)
+        _set_metadata(document, {})
+        documents.append(document)
+    return documents
+
+
 def scorable(text: str) -> str:
     """Return ``text`` as every scorer can read it: lone surrogates become U+FFFD.
 
     Python strings may hold lone surrogates (e.g. from ``surrogateescape``), which neither the
     tokenizers nor JSON in UTF-8 accept. Only what is scored is cleaned, never the document.
     """
+    if text.isascii():  # known without a look at its characters
+        return text
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -279,4 +279,5 @@ def _call_all(calls: Iterable[Callable[[], None]]) -> None:
 
 
 def _log_failure(hook: Hooks, method: str) -> None:
-    logger.warning("%s.%s failed; the ranking goes on without it", type(hook).__name__, method, exc_info=True)
+    told = f"{type(hook).__name__}.{method} failed; the ranking goes on without it"
+    logger.warning("%s", told, exc_info=True, extra={"discreet": told})

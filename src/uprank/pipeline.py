@@ -69,10 +69,9 @@ class _Answered:
         return [Candidate(index, self.score(index), documents[index].text) for index in self.order]
 
     def ranking(self, kept: Kept) -> Ranking:
-        hits = tuple(self._hit(rank, self.order[position]) for rank, position in enumerate(kept.positions))
         return Ranking(
             self.job.query,
-            hits,
+            tuple(self._hits([self.order[position] for position in kept.positions])),
             self.model,
             self.kind,
             usage=self.usage,
@@ -81,10 +80,19 @@ class _Answered:
             attempts=self.attempts,
         )
 
-    def _hit(self, rank: int, index: int) -> RankedDocument:
-        known = self.evidence[self.job.positions[index]] if self.evidence else _NOTHING_KNOWN
-        more = (known.model, known.stage, known.passage, known.truncated)
-        return RankedDocument(self.job.documents[index], index, rank, self.score(index), *more)
+    def _hits(self, indices: Sequence[int]) -> list[RankedDocument]:
+        documents, positions, reported, evidence = self.job.documents, self.job.positions, self.reported, self.evidence
+        if reported and not evidence:  # nearly always, and of all documents: with no call for each
+            return [
+                RankedDocument(documents[index], index, rank, reported[positions[index]])
+                for rank, index in enumerate(indices)
+            ]
+        hits = []
+        for rank, index in enumerate(indices):
+            known = evidence[positions[index]] if evidence else _NOTHING_KNOWN
+            more = (known.model, known.stage, known.passage, known.truncated)
+            hits.append(RankedDocument(documents[index], index, rank, self.score(index), *more))
+        return hits
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +134,8 @@ class Pipeline:
 
     def _chosen(self, answered: Sequence[_Answered]) -> Generator[Ask, list[Outcome], list[Ranking]]:
         """Leave out what is not wanted. Similarities, where they are asked for, are scored for all queries at once."""
-        everything = Selection()
-        if all(one.selection == everything for one in answered):
-            return [one.ranking(Kept(tuple(range(len(one.order))))) for one in answered]
+        if all(_best_alone(one.selection) for one in answered):
+            return [one.ranking(Kept(tuple(range(len(one.order))[: one.selection.top_n]))) for one in answered]
         choices = [
             keep(
                 one.candidates(),
@@ -148,7 +155,7 @@ class Pipeline:
             if isinstance(kept, Exception):
                 raise kept
             for note in kept.warnings:
-                logger.info("%s: %s", one.model, note)
+                logger.info("%s: %s", one.model, note, extra={"discreet": None})
             rankings.append(one.ranking(kept))
         return rankings
 
@@ -179,13 +186,13 @@ class Pipeline:
             selection, warnings = selection.without_score_limits(), (*warnings, note)
         selection.check_kind(kind, model)
         for note in warnings:
-            logger.info("%s: %s", model, note)
+            logger.info("%s: %s", model, note, extra={"discreet": None})
         raw = [scores.values[position] for position in job.positions]
         return _Answered(
             job,
             model,
             kind,
-            sorted(range(len(raw)), key=lambda index: (-raw[index], index)),
+            sorted(range(len(raw)), key=raw.__getitem__, reverse=True),  # equal ones keep their order in reverse too
             reported,
             selection,
             scores.evidence or (),
@@ -198,7 +205,8 @@ class Pipeline:
     def _passthrough(self, job: Job, error: ScorerError, selection: Selection) -> _Answered:
         """The original order without scores; thresholds and gaps do not apply to what has none."""
         warning = f"Not reranked, original order kept: {error}"
-        logger.warning("%s", warning)
+        discreet = f"{self.model} did not rank, original order kept: {type(error).__name__}"
+        logger.warning("%s", warning, extra={"discreet": discreet})
         return _Answered(
             job,
             self.model,
@@ -256,6 +264,11 @@ class Pipeline:
             similarity_scorer(self.scorer)  # tells of a missing package; no model is loaded
         if self.score_mode == "native":
             selection.check_kind(kind, self.model)
+
+
+def _best_alone(selection: Selection) -> bool:
+    """Whether at most ``top_n`` leaves something out, so that nothing of the documents needs to be looked at."""
+    return not selection.limits_scores and selection.max_tokens is None and selection.diversity is None
 
 
 def _as_calibrator(calibration: Calibration | None) -> Calibrator | None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
-from typing import SupportsFloat, TypeAlias
+from typing import SupportsFloat, TypeAlias, TypeGuard
 
-from uprank.documents import Document, DocumentLike, as_document, scorable
+from uprank.documents import Document, DocumentLike, as_document, documents_of, scorable
 from uprank.errors import InvalidDocumentError, InvalidInputError
 from uprank.ranking import RankedDocument
 from uprank.scorers.base import ScoreRequest
@@ -78,6 +78,10 @@ def _job(
         raise InvalidInputError(f"The text{of_query or ' of the query'} must be a string, got {type(query).__name__}.")
     if not query.strip():
         raise InvalidInputError(f"The text{of_query or ' of the query'} is empty; a query needs words to rank by.")
+    if text_of is None and isinstance(documents, (list, tuple)):
+        given = tuple(documents)  # what is checked is what is used, though another thread changes the list
+        if _are_strings(given):
+            return _job_of_strings(query, given, instruction)
     accepted: list[Document] = []
     positions: list[int] = []
     position_of: dict[str, int] = {}
@@ -94,6 +98,22 @@ def _job(
     retrieval_scores = tuple(known) if found and len(known) == len(found) else None
     request = ScoreRequest(scorable(query), tuple(position_of), instruction, retrieval_scores)
     return Job(query, tuple(accepted), request, tuple(positions))
+
+
+def _are_strings(documents: tuple[DocumentLike | RankedDocument, ...]) -> TypeGuard[tuple[str, ...]]:
+    """Whether all are plain strings, and there are some."""
+    return set(map(type, documents)) == {str}
+
+
+def _job_of_strings(query: str, texts: tuple[str, ...], instruction: str | None) -> Job:
+    """The same of strings alone, which need no look at each by itself: most lists are such."""
+    scored = texts if all(map(str.isascii, texts)) else tuple(map(scorable, texts))
+    unique = tuple(dict.fromkeys(scored))
+    positions = tuple(range(len(texts)))
+    if len(unique) < len(texts):
+        position_of = {text: position for position, text in enumerate(unique)}
+        positions = tuple([position_of[text] for text in scored])
+    return Job(query, tuple(documents_of(texts)), ScoreRequest(scorable(query), unique, instruction), positions)
 
 
 def texts_of(documents: Iterable[DocumentLike | RankedDocument], text_of: TextOf | None = None) -> Iterator[str]:

@@ -51,11 +51,11 @@ class DiskCache:
     """
 
     blocking = True
+    _connection: sqlite3.Connection | None = None  # also of one that could not be made, when it is thrown away
 
     def __init__(
         self, path: str | os.PathLike[str], *, max_entries: int | None = None, store_text: bool = False
     ) -> None:
-        self._connection: sqlite3.Connection | None = None
         if not isinstance(path, (str, os.PathLike)) or not str(path):
             raise ConfigurationError(f"A disk cache needs the path of a file, got {path!r}.")
         self._path = Path(path).expanduser().absolute()  # so that it stays where it is if the process changes folders

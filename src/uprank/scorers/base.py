@@ -174,6 +174,8 @@ class Scorer(ABC):
         """As :meth:`score_many`, all requests in flight at once."""
         import asyncio
 
+        if len(requests) == 1:  # needs no task of its own
+            return [await _aoutcome(self, requests[0])]
         return await asyncio.gather(*(_aoutcome(self, request) for request in requests))
 
     def precompute(self, texts: Iterable[str], *, progress: bool = False) -> int:

@@ -47,6 +47,7 @@ class CallableScorer(Scorer):
         if score_kind is not None and score_kind not in get_args(ScoreKind):
             raise ConfigurationError(f"score_kind must be one of {', '.join(get_args(ScoreKind))}; got {score_kind!r}.")
         self._function = function
+        self._is_async = _is_async(function)
         self.name = name or str(getattr(function, "__qualname__", type(function).__qualname__))
         self.score_kind = score_kind or "logit"
         self.declared = score_kind is not None
@@ -69,7 +70,7 @@ class CallableScorer(Scorer):
     async def ascore(self, query: str, texts: Sequence[str], *, instruction: str | None = None) -> Scores:
         import asyncio
 
-        if _is_async(self._function):
+        if self._is_async:
             result = self._function(query, list(texts))
         else:
             result = await asyncio.to_thread(self._call, query, list(texts))
@@ -79,7 +80,7 @@ class CallableScorer(Scorer):
 
     def score_many(self, requests: Sequence[ScoreRequest]) -> list[Outcome]:
         """As :meth:`Scorer.score_many`; an async function has all requests in flight at once here too."""
-        if _is_async(self._function):
+        if self._is_async:
             return run_coroutine(self.ascore_many(requests))
         return super().score_many(requests)
 

@@ -13,6 +13,7 @@ from uprank.scorers.base import ScoreKind, Scores
 
 __all__ = ["check_scores"]
 
+_KINDS = get_args(ScoreKind)
 _ROUNDING = 1e-6  # half and single precision may step out of [0, 1] by this much
 
 
@@ -20,7 +21,7 @@ def check_scores(scores: Scores, expected: int, model: str) -> Scores:
     """Return the scores as plain floats, one finite number a text, or say what is wrong with them."""
     if not isinstance(scores, Scores):
         raise InvalidScoresError(f"{model} must answer with Scores, got {type(scores).__name__}.")
-    if scores.kind not in get_args(ScoreKind) or scores.native not in (None, "probability"):
+    if scores.kind not in _KINDS or scores.native not in (None, "probability"):
         raise InvalidScoresError(f"{model} gave scores of kind {scores.kind!r}, native {scores.native!r}.")
     if scores.native is not None and scores.kind not in ("logit", "probability"):
         raise InvalidScoresError(f"{model} gave {scores.kind!r} scores, which no sigmoid makes probabilities.")
@@ -30,7 +31,9 @@ def check_scores(scores: Scores, expected: int, model: str) -> Scores:
         or getattr(scores.values, "ndim", 1) == 0
     ):
         raise InvalidScoresError(f"{model} must give a list of numbers, got {type(scores.values).__name__}.")
-    values = [_number(value, position, model) for position, value in enumerate(scores.values)]
+    values: Sequence[float] = list(scores.values)
+    if set(map(type, values)) != {float} or not all(map(math.isfinite, values)):
+        values = [_number(value, position, model) for position, value in enumerate(values)]
     if len(values) != expected:
         raise InvalidScoresError(f"{model} gave {len(values)} scores for {expected} texts.")
     if scores.kind == "probability":

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
 
-from uprank.documents import DocumentLike
 from uprank.ranking import Ranking
 from uprank.reranker import Reranker
 from uprank.selection import CallOptions
+from uprank.server.failures import logged_refusal
+from uprank.server.limits import check_limits
 from uprank.server.questions import Answer, Question
-from uprank.server.refusals import Refusal, refusal_of
+from uprank.server.refusals import Refusal
 from uprank.server.served import ServedModels
-from uprank.server.settings import Limits, ServerSettings
-from uprank.tokens import estimate_tokens
+from uprank.server.settings import ServerSettings
 
 __all__ = ["Answering", "ClientGone"]
 
-logger = logging.getLogger("uprank.server")
+# Seconds until somebody looks whether the client is still there: to look costs as much as a small ranking, and what
+# is answered sooner is not worth it.
+_UNWATCHED: Final = 0.01
 
 
 class ClientGone(Exception):  # noqa: N818 - nobody is left to tell
@@ -60,17 +62,7 @@ class Answering:
         except (Refusal, ClientGone):
             raise
         except Exception as error:
-            refusal = refusal_of(error)
-            logger.log(
-                logging.ERROR if refusal.status >= 500 else logging.INFO,
-                "%s: %s answered with %s (%s)",
-                request_id,
-                name,
-                refusal.code,
-                type(error).__name__,
-                exc_info=error if refusal.code == "internal_error" else None,
-            )
-            raise refusal from error
+            raise logged_refusal(error, request_id, name) from error
         finally:
             self.under_way -= 1
         if question.whole and any(hit.truncated for ranking in rankings for hit in ranking):
@@ -80,52 +72,39 @@ class Answering:
     async def _within_deadline(
         self, ranking: Awaitable[list[Ranking]], gone: Callable[[], Awaitable[None]]
     ) -> list[Ranking]:
+        deadline = self._settings.deadline
         work = asyncio.ensure_future(ranking)
-        watch = asyncio.ensure_future(gone())
+        watch: asyncio.Future[None] | None = None
         try:
-            await asyncio.wait({work, watch}, timeout=self._settings.deadline, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({work}, timeout=min(deadline, _UNWATCHED))
+            if work.done():
+                return work.result()
+            watch = asyncio.ensure_future(gone())
+            left = max(0.0, deadline - _UNWATCHED)
+            await asyncio.wait({work, watch}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             if work.done():
                 return work.result()
             if watch.done():
                 raise ClientGone
-            seconds = f"{self._settings.deadline:g} s"
-            raise Refusal(504, "deadline_exceeded", f"There was no answer within {seconds}, this server's deadline.")
+            told = f"There was no answer within {deadline:g} s, this server's deadline."
+            raise Refusal(504, "deadline_exceeded", told)
         finally:
-            for task in (work, watch):
-                task.cancel()
+            _give_up(work)
+            if watch is not None:
+                _give_up(watch)
 
 
-def check_limits(question: Question, limits: Limits) -> None:
-    """Refuse what is more than the server takes.
-
-    Raises:
-        Refusal: 422, saying what is too much and how much is allowed.
-    """
-    documents = sum(map(len, question.documents))
-    if documents > limits.documents:
-        told = f"{documents} documents are more than the {limits.documents} that a request may have here."
-        raise Refusal(422, "too_many_documents", told)
-    for query in question.queries:
-        if len(query) > limits.query_chars:
-            told = f"The query has {len(query)} characters; {limits.query_chars} are allowed here."
-            raise Refusal(422, "query_too_long", told)
-    for number, document in enumerate(text for texts in question.documents for text in texts):
-        if len(_text(document)) > limits.document_chars:
-            told = f"documents[{number}] has more than the {limits.document_chars} characters that are allowed here."
-            raise Refusal(422, "document_too_long", told)
-    if limits.batch_tokens is not None:
-        tokens = sum(_pair_tokens(*pairs) for pairs in zip(question.queries, question.documents, strict=True))
-        if tokens > limits.batch_tokens:
-            told = f"The request has about {tokens} tokens; {limits.batch_tokens} are allowed here."
-            raise Refusal(422, "too_many_tokens", told)
+def _give_up(task: asyncio.Future[Any]) -> None:  # Any: nobody looks at what it gives
+    """Cancel a task that is not over. It is not waited for: a scorer may take as long as it likes to end."""
+    if not task.done():
+        task.cancel()
+        task.add_done_callback(_seen)
 
 
-def _pair_tokens(query: str, documents: Sequence[DocumentLike]) -> int:
-    return estimate_tokens(query) * len(documents) + sum(estimate_tokens(_text(document)) for document in documents)
-
-
-def _text(document: DocumentLike) -> str:
-    return document if isinstance(document, str) else str(document["text"] if isinstance(document, dict) else "")
+def _seen(task: asyncio.Future[Any]) -> None:
+    """Take note of the error of a task that nobody waits for; else asyncio logs it, and what it says, as forgotten."""
+    if not task.cancelled():
+        task.exception()
 
 
 async def _rank(reranker: Reranker, question: Question) -> list[Ranking]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
@@ -11,11 +10,19 @@ from fastapi import FastAPI
 import uprank
 from uprank.reranker import Reranker
 from uprank.server.answering import Answering
+from uprank.server.direct import DirectRoute
+from uprank.server.discretion import discreet_log
 from uprank.server.endpoints import Endpoints
-from uprank.server.keys import Keys
+from uprank.server.info import add_info
+from uprank.server.keys import Keys, warn_if_open
+from uprank.server.metrics import Metrics
+from uprank.server.openapi import describe
+from uprank.server.page import add_page
+from uprank.server.probes import add_probes
 from uprank.server.routes import ROUTES
 from uprank.server.served import ServedModels
 from uprank.server.settings import ServerSettings
+from uprank.server.shield import shield
 
 __all__ = ["create_app"]
 
@@ -33,19 +40,32 @@ def create_app(settings: ServerSettings, rerankers: Mapping[str, Reranker] | Non
     """
     models = ServedModels(settings, rerankers)
     answering = Answering(settings, models)
-    endpoints = Endpoints(settings, Keys(settings.keys), answering)
+    metrics = Metrics(models, lambda: answering.under_way, settings.max_queue) if settings.metrics else None
+    keys = Keys(settings.keys)
+    endpoints = Endpoints(settings, keys, answering, metrics)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await asyncio.to_thread(models.load)
-        yield
-        await models.aclose()
+        with discreet_log():
+            models.start_loading()
+            yield
+            await models.aclose()
 
-    app = FastAPI(title="uprank", version=uprank.__version__, lifespan=lifespan)
+    app = FastAPI(
+        title="uprank", version=uprank.__version__, lifespan=lifespan, openapi_url=None, redirect_slashes=False
+    )
     app.state.answering = answering
     app.state.models = models
-    for route in ROUTES:
+    for route in ROUTES:  # first, since routes are asked in their order
         answer = endpoints.rerank(route.bodies)
         for path in route.paths:
-            app.add_api_route(path, answer, methods=["POST"], response_model=None, summary=route.summary)
+            app.router.routes.append(DirectRoute(path, answer, methods=["POST"], include_in_schema=False))
+    app.state.readiness = add_probes(app, models, keys)
+    add_info(app, settings, keys, models)
+    if metrics is not None:
+        metrics.add_to(app)
+    describe(app, settings)
+    shield(app, settings.cors_origins)
+    warn_if_open(settings)
+    add_page(app, settings)
     return app

@@ -1,41 +1,82 @@
-"""Request bodies: read no further than allowed, then parsed."""
+"""Bodies: of requests, read no further than allowed and then parsed; and of replies in msgpack."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import msgpack  # type: ignore[import-untyped]  # it ships no types
 from pydantic_core import from_json
+from starlette.datastructures import Headers
 from starlette.requests import Request
 
+from uprank.server.questions import Json
 from uprank.server.refusals import Refusal
 
-__all__ = ["parsed_body"]
+__all__ = ["MSGPACK", "packed_body", "parsed_body", "wants_msgpack"]
+
+MSGPACK = "application/msgpack"
+"""The type of a body in msgpack (https://msgpack.org)."""
 
 
-async def parsed_body(request: Request, limit: int) -> dict[str, Any]:  # Any: what JSON has
-    """Return a request's JSON object.
+async def parsed_body(request: Request, limit: int, *, packable: bool = False) -> dict[str, Any]:  # Any: what JSON has
+    """Return a request's object.
 
     Args:
         request: Its body is not read yet.
         limit: Bytes.
+        packable: Whether it may be in msgpack, as its ``Content-Type`` says. Otherwise that is not looked at.
 
     Raises:
-        Refusal: 413 for more bytes, 400 where they are no JSON object.
+        Refusal: 413 for more bytes, 400 where they are no JSON object, or no map in msgpack.
     """
     raw = await _read(request, limit)
+    packed = packable and _is_msgpack(request.headers.get("content-type", ""))
+    found = _unpacked(raw) if packed else _from_json(raw)
+    if not isinstance(found, dict):
+        raise Refusal(400, "invalid_json", "The body must be a JSON object.")
+    return found
+
+
+def packed_body(reply: Json) -> bytes:
+    """A reply in msgpack."""
+    packed: bytes = msgpack.packb(reply)
+    return packed
+
+
+def wants_msgpack(headers: Headers) -> bool:
+    """Whether a client takes msgpack, or says nothing of JSON."""
+    accepted = headers.get("accept", "").lower()
+    return _is_msgpack(accepted) or "application/json" not in accepted
+
+
+def _is_msgpack(header: str) -> bool:
+    return MSGPACK in header.lower() or "application/x-msgpack" in header.lower()
+
+
+def _from_json(raw: bytes) -> object:
+    found: object
     try:
         found = from_json(raw, allow_inf_nan=False)
     except ValueError:
         raise Refusal(400, "invalid_json", "The body is not JSON in UTF-8.") from None
-    if not isinstance(found, dict):
-        raise Refusal(400, "invalid_json", "The body must be a JSON object.")
+    return found
+
+
+def _unpacked(raw: bytes) -> object:
+    found: object
+    try:
+        # Its lengths are held against those of the body, so that a short one cannot claim a long list.
+        found = msgpack.unpackb(raw)
+    # RecursionError: only without the compiled part of msgpack. TypeError: keys that no dict can have.
+    except (ValueError, TypeError, RecursionError, msgpack.UnpackException):
+        raise Refusal(400, "invalid_msgpack", "The body is not msgpack with strings in UTF-8.") from None
     return found
 
 
 async def _read(request: Request, limit: int) -> bytes:
     too_large = Refusal(413, "body_too_large", f"The body has more than the {limit} bytes that are allowed here.")
     stated = request.headers.get("content-length", "")
-    if stated.isdigit() and int(stated) > limit:
+    if stated.isdecimal() and int(stated) > limit:
         raise too_large
     chunks: list[bytes] = []
     size = 0

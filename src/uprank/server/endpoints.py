@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
+import asyncio
 import time
-import uuid
 from collections.abc import Awaitable, Callable, Sequence
 
 from pydantic_core import to_json
@@ -12,16 +11,17 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from uprank.server.answering import Answering, ClientGone
-from uprank.server.bodies import parsed_body
+from uprank.server.bodies import MSGPACK, packed_body, parsed_body, wants_msgpack
 from uprank.server.dialects.base import Body
+from uprank.server.failures import logged_refusal
 from uprank.server.keys import Keys
+from uprank.server.logs import log_request, request_id_of
+from uprank.server.metrics import Metrics
 from uprank.server.questions import Answer, Json
 from uprank.server.refusals import Refusal
 from uprank.server.settings import ServerSettings
 
-__all__ = ["Endpoint", "Endpoints"]
-
-logger = logging.getLogger("uprank.server")
+__all__ = ["Endpoint", "Endpoints", "refusal_reply"]
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -33,58 +33,63 @@ class Endpoints:
         settings: The server's.
         keys: Who may ask.
         answering: What answers.
+        metrics: Told of each request; ``None`` where nobody counts.
     """
 
-    def __init__(self, settings: ServerSettings, keys: Keys, answering: Answering) -> None:
+    def __init__(
+        self, settings: ServerSettings, keys: Keys, answering: Answering, metrics: Metrics | None = None
+    ) -> None:
         self._settings = settings
         self._keys = keys
         self._answering = answering
+        self._metrics = metrics
 
     def rerank(self, bodies: Sequence[type[Body]]) -> Endpoint:
         """The function of a rerank route.
 
         Args:
-            bodies: The dialects that it speaks; the first that fits a request is its.
+            bodies: The dialects that it speaks; the first that fits a request is its, and the last takes what fits
+                none.
         """
 
         async def rerank(request: Request) -> Response:
             started = time.perf_counter()
-            request_id = uuid.uuid4().hex
-            body = bodies[0]
-            caller = answer = None
+            request_id = request_id_of(request.headers)
+            body = bodies[-1]
+            caller = question = answer = refused = None
             status = 499  # what the log shows of a client that did not wait
             try:
                 caller = self._keys.admit(request.headers)
-                given = await parsed_body(request, self._settings.limits.body_bytes)
+                given = await parsed_body(request, self._settings.limits.body_bytes, packable=body.msgpack)
                 given.update(request.path_params)
                 body = next((one for one in bodies if one.fits(given)), bodies[-1])
                 asked = body.read(given, strict=self._settings.unknown_fields == "refuse")
-                answer = await self._answering.answer(asked.question(), request_id, _gone(request))
-                response = _response(asked.reply(answer), request_id, answer=answer)
+                question = asked.question()
+                answer = await self._answering.answer(question, request_id, _gone(request))
+                packed = body.msgpack and wants_msgpack(request.headers)
+                response = _response(asked.reply(answer), request_id, answer=answer, packed=packed)
             except Refusal as refusal:
-                response = _refused(refusal, body, request_id)
+                refused = refusal
+                response = refusal_reply(refusal, body, request_id)
+            except asyncio.CancelledError:  # the server ends, and has waited for this long enough
+                refused = Refusal(503, "shutting_down", "This server is about to end; ask again.", retry_after=1)
+                response = refusal_reply(refused, body, request_id)
             except (ClientGone, ClientDisconnect):
                 response = Response(status_code=status)
+            except Exception as error:  # also a fault of ours is told in the client's dialect, and without its words
+                refused = logged_refusal(error, request_id, request.scope["route"].path)
+                response = refusal_reply(refused, body, request_id)
             status = response.status_code
-            self._log(request, status, time.perf_counter() - started, request_id, caller, answer)
+            seconds = time.perf_counter() - started
+            path = request.scope["route"].path
+            log_request(request_id, request.method, path, status, seconds, caller=caller, answer=answer)
+            if self._metrics is not None:
+                self._metrics.count(
+                    path, status, seconds, caller=caller, question=question, answer=answer, refusal=refused
+                )
             return response
 
         return rerank
-
-    def _log(
-        self, request: Request, status: int, seconds: float, request_id: str, caller: str | None, answer: Answer | None
-    ) -> None:
-        """One line a request, with nothing of what was asked."""
-        logger.info(
-            "%s %s %s %d %.1f ms%s%s",
-            request_id,
-            request.method,
-            request.scope["route"].path,
-            status,
-            seconds * 1_000,
-            "" if caller is None else f" by {caller}",
-            "" if answer is None else f" {answer.model}, {sum(map(len, answer.question.documents))} documents",
-        )
 
 
 def _gone(request: Request) -> Callable[[], Awaitable[None]]:
@@ -95,14 +100,21 @@ def _gone(request: Request) -> Callable[[], Awaitable[None]]:
     return gone
 
 
-def _response(reply: Json, request_id: str, *, answer: Answer) -> Response:
+def _response(reply: Json, request_id: str, *, answer: Answer, packed: bool) -> Response:
     headers = {"x-request-id": request_id}
+    if answer.rankings:
+        milliseconds = 1_000 * max(ranking.elapsed for ranking in answer.rankings)
+        headers["server-timing"] = f"rank;dur={milliseconds:.1f}"
     if any(ranking.degraded for ranking in answer.rankings):
         headers["x-uprank-degraded"] = "true"
-    return Response(to_json(reply), media_type="application/json", headers=headers)
+    if packed:
+        return Response(packed_body(reply), media_type=MSGPACK, headers=headers)
+    # A number that JSON has no word for can only be in a document that comes back.
+    return Response(to_json(reply, inf_nan_mode="null"), media_type="application/json", headers=headers)
 
 
-def _refused(refusal: Refusal, body: type[Body], request_id: str) -> Response:
+def refusal_reply(refusal: Refusal, body: type[Body], request_id: str) -> Response:
+    """The reply that tells of a refusal, in a dialect."""
     headers = {"x-request-id": request_id}
     if refusal.retry_after is not None:
         headers["retry-after"] = str(refusal.retry_after)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from uprank.documents import DocumentLike
 from uprank.ranking import Ranking
+from uprank.server.discretion import story_of
 
 __all__ = ["Answer", "Json", "Question"]
 
@@ -47,12 +49,14 @@ class Answer:
         rankings: One a query.
         model: The id under which the model is served.
         request_id: Names the request in the reply, in its headers and in the log.
+        created: When, in seconds since 1970.
     """
 
     question: Question
     rankings: Sequence[Ranking]
     model: str
     request_id: str
+    created: int = field(default_factory=lambda: int(time.time()))
 
     @property
     def ranking(self) -> Ranking:
@@ -63,7 +67,7 @@ class Answer:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What the client should know, each thing once."""
-        found = [*self.question.notes, *(note for ranking in self.rankings for note in ranking.warnings)]
+        found = [*self.question.notes, *(told for ranking in self.rankings for told in story_of(ranking))]
         return tuple(dict.fromkeys(found))
 
     @property

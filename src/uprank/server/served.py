@@ -1,15 +1,18 @@
-"""The models that are served: made of settings, found by what clients call them, loaded and closed."""
+"""The models that are served: found by what clients call them, loaded and closed."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import threading
 from collections.abc import Mapping
+from typing import Literal
 
-from uprank.errors import ConfigurationError
+from uprank.errors import ModelLoadError
 from uprank.reranker import Reranker
-from uprank.scorers.base import Scorer
+from uprank.server.models import made_reranker
 from uprank.server.refusals import Refusal
-from uprank.server.settings import ModelSettings, SecretSource, ServerSettings
+from uprank.server.settings import ServerSettings
 
 __all__ = ["ServedModels"]
 
@@ -18,6 +21,12 @@ logger = logging.getLogger("uprank.server")
 
 class ServedModels:
     """Rerankers by the ids and aliases that clients send.
+
+    Attributes:
+        state: ``"loading"`` while models are that are to be warm; then ``"ready"``, or ``"failed"`` where one could
+            not be loaded. Others are loaded at their first request, and a request for one that is being loaded waits
+            for it, as long as its deadline lets it.
+        failure: Why the state is ``"failed"``.
 
     Args:
         settings: The server's.
@@ -31,14 +40,21 @@ class ServedModels:
     def __init__(self, settings: ServerSettings, rerankers: Mapping[str, Reranker] | None = None) -> None:
         given = rerankers or {}
         self.rerankers = {
-            name: given[name] if name in given else _made(name, model) for name, model in settings.models.items()
+            name: given[name] if name in given else made_reranker(name, model)
+            for name, model in settings.models.items()
         }
         self.default = settings.default_model or next(iter(settings.models))
         self.aliases = {alias: name for name, model in settings.models.items() for alias in model.aliases}
         self._warm = [
             name for name, model in settings.models.items() if (settings.warm if model.warm is None else model.warm)
         ]
-        self.loaded = not self._warm
+        self.state: Literal["loading", "ready", "failed"] = "loading" if self._warm else "ready"
+        self.failure: Exception | None = None
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the models that are to be warm are."""
+        return self.state == "ready"
 
     def find(self, asked: str | None) -> tuple[str, Reranker]:
         """The id and the reranker that a client means.
@@ -58,52 +74,31 @@ class ServedModels:
             )
         return name, self.rerankers[name]
 
-    def load(self) -> None:
-        """Load the models that are to be warm; takes as long as that takes.
+    def start_loading(self) -> None:
+        """Begin to load the models that are to be warm, in a thread: nobody waits for it, not even the end."""
+        if self._warm:
+            threading.Thread(target=self._load, name="uprank-load", daemon=True).start()
 
-        Raises:
-            ScorerError: If one cannot be loaded.
-        """
+    def _load(self) -> None:
+        """One after the other: each wants all of the machine while it loads."""
         for name in self._warm:
             logger.info("Loading %s", name)
-            self.rerankers[name].load()
-        self.loaded = True
+            try:
+                self.rerankers[name].load()
+            except Exception as error:
+                self.failure = ModelLoadError(f"The model {name} cannot be loaded: {error}")
+                self.failure.__cause__ = error
+                self.state = "failed"
+                logger.error("%s", self.failure)
+                return
+        self.state = "ready"
+        logger.info("Ready")
 
     async def aclose(self) -> None:
-        """Free the models."""
-        for reranker in self.rerankers.values():
-            await reranker.aclose()
-
-
-def _made(name: str, model: ModelSettings) -> Reranker:
-    try:
-        return Reranker(_scored_by(model), **_with_secrets(model.options))  # type: ignore[arg-type]  # checked there
-    except TypeError as error:
-        raise ConfigurationError(f"The model {name} cannot be set up: {error}") from None
-    except ConfigurationError as error:
-        raise ConfigurationError(f"The model {name} cannot be set up: {error}") from error
-
-
-def _scored_by(model: ModelSettings) -> str | Scorer:
-    if model.cascade is not None:
-        from uprank.scorers.combined.cascade import Cascade
-
-        return Cascade(**_with_secrets(model.cascade))  # type: ignore[arg-type]  # checked there
-    if model.fusion is not None:
-        from uprank.scorers.combined.fusion import Fusion
-
-        return Fusion(**_with_secrets(model.fusion))  # type: ignore[arg-type]  # checked there
-    if model.model is None:  # refused by the settings
-        raise ConfigurationError("There is no model.")
-    return model.model
-
-
-def _with_secrets(options: Mapping[str, object]) -> dict[str, object]:
-    """Options with each secret in the place of where it is."""
-    return {name: _read(value) for name, value in options.items()}
-
-
-def _read(value: object) -> object:
-    if isinstance(value, Mapping) and len(value) == 1 and set(value) <= {"env", "file"}:
-        return SecretSource.model_validate(value).read()
-    return value
+        """Free the models, except where one is being loaded still: that cannot be stopped, only outlived."""
+        if self.state == "loading":
+            return
+        closed = await asyncio.gather(*(one.aclose() for one in self.rerankers.values()), return_exceptions=True)
+        for name, error in zip(self.rerankers, closed, strict=True):
+            if error is not None:
+                logger.error("The model %s cannot be closed: %s", name, error)

@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from uprank.errors import ConfigurationError
-from uprank.secrets import Secret, as_secret, secrets_among
+from uprank.secrets import Masked, Secret, as_secret, secrets_among
+from uprank.server.files import parsed
 
-__all__ = ["KeySettings", "Limits", "ModelSettings", "SecretSource", "ServerSettings"]
+__all__ = [
+    "CombinationSettings",
+    "KeySettings",
+    "Limits",
+    "MemberSettings",
+    "ModelSettings",
+    "SecretSource",
+    "ServerSettings",
+    "is_secret_source",
+]
 
 Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
+# As browsers send it: scheme, host and port alone. With a path, or a "/" at its end, none would ever be equal to it.
+Origin = Annotated[str, Field(pattern=r"^(\*|https?://[^/?#\s@]+)$")]
+
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    # What is wrong with a setting is told without its value, which may be a secret in the wrong place.
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), hide_input_in_errors=True)
 
 
 class SecretSource(_Settings):
@@ -39,21 +53,30 @@ class SecretSource(_Settings):
             raise ValueError("give env or file, the place where the secret is")
         return self
 
+    @property
+    def place(self) -> str:
+        """Where it is, for people."""
+        return f"the environment variable {self.env}" if self.file is None else f"the file {self.file}"
+
     def read(self) -> Secret:
         """Return the secret.
 
         Raises:
             ConfigurationError: If there is none.
         """
-        place = f"the environment variable {self.env}" if self.file is None else f"the file {self.file}"
-        try:
-            found = os.environ.get(self.env or "") if self.file is None else self.file.read_text(encoding="utf-8")
-        except OSError as error:
-            raise ConfigurationError(f"A key cannot be read from {place}: {error.strerror}.") from None
-        secret = as_secret(found, f"The key in {place}")
+        secret = as_secret(self._text(), f"The key in {self.place}")
         if secret is None:
-            raise ConfigurationError(f"There is no key in {place}.")
+            raise ConfigurationError(f"There is no key in {self.place}.")
         return secret
+
+    def _text(self) -> str | None:
+        if self.file is None:
+            return os.environ.get(self.env or "")
+        try:
+            return self.file.read_text(encoding="utf-8-sig")  # some editors put a mark before the first character
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            raise ConfigurationError(f"A key cannot be read from {self.place}: {why}.") from None
 
 
 class KeySettings(SecretSource):
@@ -61,13 +84,27 @@ class KeySettings(SecretSource):
 
     Args:
         name: Shown in the log and in metrics in the key's place.
-        requests_per_minute: How many requests it may make; ``None`` for any number.
+        requests_per_minute: How many requests it may make; ``None`` for any number. So many may come at once, after
+            which they are let through evenly.
         env: As for :class:`SecretSource`.
-        file: Likewise; with several lines each is a key of that name, so that one can replace another.
+        file: Likewise; with several lines each is a key of that name, so that one can replace another. They share
+            the rate.
     """
 
-    name: Annotated[str, Field(min_length=1)] = "key"
+    name: Annotated[str, Field(min_length=1, max_length=100)] = "key"
     requests_per_minute: Positive | None = None
+
+    def read_all(self) -> tuple[Secret, ...]:
+        """Return the key, or all of them; each once.
+
+        Raises:
+            ConfigurationError: If there is none, or one cannot be sent in a header.
+        """
+        lines = dict.fromkeys(Masked(line.strip()) for line in (self._text() or "").splitlines())
+        found = tuple(key for line in lines if (key := as_secret(line, f"A key in {self.place}")) is not None)
+        if not found:  # never a server that is open because a file is empty
+            raise ConfigurationError(f"There is no key in {self.place}.")
+        return found
 
 
 class Limits(_Settings):
@@ -77,9 +114,9 @@ class Limits(_Settings):
         body_bytes: 413 above it.
         documents: 422 above it, as for the rest.
         document_chars: Of each document.
-        query_chars: Of the query.
-        batch_tokens: Of all documents together, with the query counted for each, by an estimate that is seldom too
-            low; ``None`` for no limit.
+        query_chars: Of the query, and of an instruction.
+        batch_tokens: Of all documents together, with the query and the instruction counted for each, by an estimate
+            that is seldom too low; ``None`` for no limit.
     """
 
     body_bytes: Positive = 16 * 1024 * 1024
@@ -89,44 +126,95 @@ class Limits(_Settings):
     batch_tokens: Positive | None = None
 
 
-class ModelSettings(BaseModel):
-    """One model that is served. What is not named here is an argument of :class:`~uprank.Reranker`, or of the model.
+class _Open(BaseModel):
+    """Settings among which the arguments of something else stand."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, protected_namespaces=(), hide_input_in_errors=True)
+
+    @property
+    def options(self) -> dict[str, object]:
+        """Those arguments, secrets being named by where they are."""
+        return dict(self.model_extra or {})
+
+    @model_validator(mode="after")
+    def _without_secrets(self) -> _Open:
+        for name in _secrets_in(self.options):
+            raise ValueError(
+                f'{name} must not stand here: put it into the environment, and here {{ env = "ITS_NAME" }}'
+            )
+        return self
+
+
+class MemberSettings(_Open):
+    """A model that is a part of another: of its fallback, of a cascade, of a fusion.
+
+    What is not named here is an argument of the model, e.g. ``base_url``. Where a model needs none, its name may stand
+    for all of this.
 
     Args:
         model: As for :class:`~uprank.Reranker`; or one of the next two.
         cascade: The arguments of :class:`~uprank.Cascade`.
         fusion: The arguments of :class:`~uprank.Fusion`.
-        aliases: Other names that clients send; ``"*"`` stands for every name that is no other model's.
-        warm: Whether to load it before the first request; by default as the server's ``warm`` says.
+        fallback: Models that are asked in this order where this one fails.
     """
 
-    model_config = ConfigDict(extra="allow", frozen=True, protected_namespaces=())
-
     model: str | None = None
-    cascade: dict[str, object] | None = None
-    fusion: dict[str, object] | None = None
+    cascade: CombinationSettings | None = None
+    fusion: CombinationSettings | None = None
+    fallback: tuple[_Member, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_of(self) -> MemberSettings:
+        if [self.model, self.cascade, self.fusion].count(None) != 2:
+            raise ValueError("give one of model, cascade and fusion")
+        return self
+
+
+class CombinationSettings(_Open):
+    """What a cascade or a fusion is made of. What is not named here is another of its arguments.
+
+    Args:
+        models: Its members, in their order.
+    """
+
+    models: tuple[_Member, ...]
+
+
+def _as_table(given: object) -> object:
+    return {"model": given} if isinstance(given, str) else given
+
+
+_Member = Annotated[MemberSettings, BeforeValidator(_as_table)]
+
+
+class ModelSettings(MemberSettings):
+    """One model that is served.
+
+    What is not named here is an argument of :class:`~uprank.Reranker`, or of the model. ``cache`` is ``true`` (in
+    memory), the path of a file, which several models may share, or a table of the arguments of
+    :class:`~uprank.DiskCache` (with ``path``) or of :class:`~uprank.MemoryCache`; ``calibrator`` is the path of what
+    :meth:`~uprank.Calibrator.save` wrote. What only Python can say has no place here: ``hooks``, ``count_tokens``, and
+    other functions.
+
+    Args:
+        aliases: Other names that clients send; ``"*"`` stands for every name that is no other model's.
+        warm: Whether to load it before the server is ready; by default as the server's ``warm`` says.
+        model: As for :class:`MemberSettings`.
+        cascade: Likewise.
+        fusion: Likewise.
+        fallback: Likewise.
+    """
+
     aliases: tuple[str, ...] = ()
     warm: bool | None = None
 
     @model_validator(mode="after")
-    def _whole(self) -> ModelSettings:
-        if [self.model, self.cascade, self.fusion].count(None) != 2:
-            raise ValueError("give one of model, cascade and fusion")
-        more = self.options
-        for name in secrets_among({key: value for key, value in more.items() if not _is_source(value)}):
-            raise ValueError(
-                f'{name} must not stand here: put it into the environment, and here {{ env = "ITS_NAME" }}'
-            )
-        if more.get("on_error", "raise") != "raise":
+    def _served(self) -> ModelSettings:
+        if self.options.get("on_error", "raise") != "raise":
             raise ValueError(
                 'on_error="passthrough" cannot be served: no wire format can say that nothing was scored; use fallback'
             )
         return self
-
-    @property
-    def options(self) -> dict[str, object]:
-        """The arguments of the reranker, secrets being named by where they are."""
-        return dict(self.model_extra or {})
 
 
 class ServerSettings(_Settings):
@@ -135,9 +223,10 @@ class ServerSettings(_Settings):
     Args:
         host: The address to listen on; by default this machine alone can reach it.
         port: 0 takes a free one.
-        models: By the id under which clients ask for them.
+        models: By the id under which clients ask for them; where a model needs no options, its name is enough.
         default_model: Which one answers clients that name none; by default the first.
-        warm: Whether to load all models before the first request; else each is loaded at its first.
+        warm: Whether to load all models at the start, the server being ready only then; else each is loaded at its
+            first request.
         limits: Of one request.
         keys: Who may use the server; with none, everybody.
         max_queue: How many requests may be under way, the waiting ones included; more are answered 429.
@@ -149,12 +238,14 @@ class ServerSettings(_Settings):
         page: Whether ``/`` shows the page to try models on.
         drain_delay: Seconds between the signal to end and the moment when no connection is accepted any more;
             ``/health/ready`` says 503 meanwhile, so that a load balancer looks elsewhere.
-        drain_seconds: How long accepted requests may take to end after that.
+        drain_seconds: How long accepted requests may take to end after that; the rest is answered 503.
+        log_level: From which on the server logs.
+        log_format: ``"text"``, or ``"json"`` for one object a line.
     """
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 8_000
-    models: Annotated[dict[str, ModelSettings], Field(min_length=1)]
+    models: Annotated[dict[str, Annotated[ModelSettings, BeforeValidator(_as_table)]], Field(min_length=1)]
     default_model: str | None = None
     warm: bool = False
     limits: Limits = Limits()
@@ -162,22 +253,24 @@ class ServerSettings(_Settings):
     max_queue: Positive = 512
     deadline: Seconds = 60.0
     unknown_fields: Literal["ignore", "refuse"] = "ignore"
-    cors_origins: tuple[str, ...] = ()
+    cors_origins: tuple[Origin, ...] = ()
     metrics: bool = True
     docs: bool = True
     page: bool = True
     drain_delay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     drain_seconds: Seconds = 30.0
+    log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
+    log_format: Literal["text", "json"] = "text"
 
     @model_validator(mode="after")
     def _names(self) -> ServerSettings:
         if self.default_model is not None and self.default_model not in self.models:
-            raise ValueError(f"default_model must be one of {', '.join(self.models)}; got {self.default_model!r}")
+            raise ValueError(f"default_model must be one of {', '.join(self.models)}")
         seen: dict[str, str] = {name: name for name in self.models}
         for name, model in self.models.items():
             for alias in model.aliases:
                 if seen.setdefault(alias, name) != name:
-                    raise ValueError(f"{alias!r} names both {seen[alias]} and {name}")
+                    raise ValueError(f"{name} has an alias that names {seen[alias]} already")
         return self
 
     @classmethod
@@ -195,8 +288,8 @@ class ServerSettings(_Settings):
             return cls.model_validate(given)
         except ValidationError as error:
             problems = error.errors(include_input=False, include_url=False, include_context=False)
-            told = "; ".join(f"{'.'.join(map(str, one['loc'])) or 'as a whole'}: {one['msg']}" for one in problems)
-            raise ConfigurationError(f"{source} cannot be used. {told}") from None
+            told = "; ".join(_told(one["loc"], one["msg"]) for one in problems)
+            raise ConfigurationError(f"{source} cannot be used. {told}.") from None
 
     @classmethod
     def from_file(cls, path: str | Path, **changes: object) -> ServerSettings:
@@ -209,43 +302,28 @@ class ServerSettings(_Settings):
         Raises:
             ConfigurationError: If the file cannot be read or its settings cannot be used.
         """
-        return cls.of({**_parsed(Path(path)), **changes}, source=str(path))
+        return cls.of({**parsed(Path(path)), **changes}, source=str(path))
 
 
-def _is_source(value: object) -> bool:
+def is_secret_source(value: object) -> bool:
+    """Whether a value says where a secret is: ``{ env = "NAME" }`` or ``{ file = "path" }``."""
     return isinstance(value, Mapping) and len(value) == 1 and set(value) <= {"env", "file"}
 
 
-def _parsed(path: Path) -> dict[str, object]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise ConfigurationError(f"The settings cannot be read from {path}: {why}.") from None
-    found: object
-    try:
-        if path.suffix == ".toml":
-            found = _toml(text)
-        elif path.suffix in (".yaml", ".yml"):
-            import yaml  # late, as all that only one form of file needs
-
-            found = yaml.safe_load(text)
-        else:
-            raise ConfigurationError(f"{path} is neither .toml nor .yaml, so it is not known how to read it.")
-    except ConfigurationError:
-        raise
-    except Exception as error:  # each parser has errors of its own
-        raise ConfigurationError(f"{path} cannot be parsed: {error}") from None
-    if not isinstance(found, dict):
-        raise ConfigurationError(f"{path} must hold settings by their names, as a table.")
-    return found
+def _secrets_in(options: Mapping[str, object]) -> Iterator[str]:
+    """Name the options that hold a secret themselves, also within tables and lists."""
+    for name, value in options.items():
+        if is_secret_source(value):
+            continue
+        if isinstance(value, Mapping):
+            yield from _secrets_in(value)
+        elif any(secrets_among({name: value})):  # by its name, or an address with a password
+            yield name
+        elif isinstance(value, (list, tuple)):
+            for one in value:
+                yield from _secrets_in({name: one})
 
 
-def _toml(text: str) -> dict[str, object]:
-    import sys
-
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    return tomllib.loads(text)
+def _told(place: tuple[int | str, ...], message: str) -> str:
+    """Where settings are wrong and why; never what they hold."""
+    return f"{'.'.join(map(str, place)) or 'as a whole'}: {message.removeprefix('Value error, ')}"

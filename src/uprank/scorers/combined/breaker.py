@@ -171,9 +171,8 @@ class Circuit:
             self._until, self._probe = self._clock() + seconds, None
             self._era += 1
             failures = self._failures
-        logger.warning(
-            "%s is not asked for %.3g s, after %d failures in a row: %s", self._model, seconds, failures, error
-        )
+        told = f"{self._model} is not asked for {seconds:.3g} s, after {failures} failures in a row"
+        logger.warning("%s: %s", told, error, extra={"discreet": told})
 
     def _left(self, admission: Admission) -> None:
         with self._lock:

@@ -217,7 +217,8 @@ def attempts(
         pause = trouble.wait(outcome, hint)
         if pause >= clock.remaining() or (clock.deadline is None and pause > _LONGEST_HINT):
             raise error  # better to know now than at the deadline
-        logger.info("%s; trying again in %.1f s", error, pause)
+        discreet = f"{asked.model}: {type(error).__name__}; trying again in {pause:.1f} s"
+        logger.info("%s; trying again in %.1f s", error, pause, extra={"discreet": discreet})
         yield Wait(pause)
         trouble.retries += 1
         meter.retries += 1
