@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from typing import Any
 
 import msgpack  # type: ignore[import-untyped]  # it ships no types
@@ -18,18 +20,22 @@ MSGPACK = "application/msgpack"
 """The type of a body in msgpack (https://msgpack.org)."""
 
 
-async def parsed_body(request: Request, limit: int, *, packable: bool = False) -> dict[str, Any]:  # Any: what JSON has
+async def parsed_body(
+    request: Request, limit: int, seconds: float, *, packable: bool = False
+) -> dict[str, Any]:  # Any: what JSON has
     """Return a request's object.
 
     Args:
         request: Its body is not read yet.
         limit: Bytes.
+        seconds: That it may take to come.
         packable: Whether it may be in msgpack, as its ``Content-Type`` says. Otherwise that is not looked at.
 
     Raises:
-        Refusal: 413 for more bytes, 400 where they are no JSON object, or no map in msgpack.
+        Refusal: 413 for more bytes, 408 where they come too slowly, 400 where they are no JSON object, or no map in
+            msgpack.
     """
-    raw = await _read(request, limit)
+    raw = await _read_in_time(request, limit, seconds)
     packed = packable and _is_msgpack(request.headers.get("content-type", ""))
     found = _unpacked(raw) if packed else _from_json(raw)
     if not isinstance(found, dict):
@@ -71,6 +77,30 @@ def _unpacked(raw: bytes) -> object:
     except (ValueError, TypeError, RecursionError, msgpack.UnpackException):
         raise Refusal(400, "invalid_msgpack", "The body is not msgpack with strings in UTF-8.") from None
     return found
+
+
+async def _read_in_time(request: Request, limit: int, seconds: float) -> bytes:
+    """Read a body. A timer alone, and not asyncio's own timeout, which makes a task of what nearly always is there."""
+    reader = asyncio.current_task()
+    late = False
+
+    def give_up() -> None:
+        nonlocal late
+        late = True
+        if reader is not None:
+            reader.cancel()
+
+    timer = asyncio.get_running_loop().call_later(seconds, give_up)
+    try:
+        return await _read(request, limit)
+    except asyncio.CancelledError:
+        if not late:
+            raise
+        if reader is not None and sys.version_info >= (3, 11):  # which counts
+            reader.uncancel()
+        raise Refusal(408, "body_too_slow", f"The body was not there after {seconds:g} s.") from None
+    finally:
+        timer.cancel()
 
 
 async def _read(request: Request, limit: int) -> bytes:

@@ -55,7 +55,7 @@ def serve(
     ] = None,
     drain_seconds: Annotated[
         float | None,
-        typer.Option(help="Seconds that accepted requests may take to end after that.", show_default="30"),
+        typer.Option(help="Seconds that accepted requests may take to end after that.", show_default="60"),
     ] = None,
     log_level: Annotated[
         str | None, typer.Option(help="debug, info, warning, error or critical.", show_default="info")

@@ -60,7 +60,8 @@ class Endpoints:
             status = 499  # what the log shows of a client that did not wait
             try:
                 caller = self._keys.admit(request.headers)
-                given = await parsed_body(request, self._settings.limits.body_bytes, packable=body.msgpack)
+                most, seconds = self._settings.limits.body_bytes, self._settings.deadline
+                given = await parsed_body(request, most, seconds, packable=body.msgpack)
                 given.update(request.path_params)
                 body = next((one for one in bodies if one.fits(given)), bodies[-1])
                 asked = body.read(given, strict=self._settings.unknown_fields == "refuse")

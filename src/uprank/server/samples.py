@@ -22,21 +22,29 @@ REFUSALS: Mapping[int, tuple[str, Refusal]] = {
     for told, one in (
         ("The body is not what it should be.", Refusal(400, "invalid_json", "The body is not JSON in UTF-8.")),
         ("The key is missing or wrong.", Refusal(401, "invalid_api_key", "The key is none of this server's.")),
+        (
+            "A web page of another origin asks.",
+            Refusal(403, "origin_not_allowed", "Web pages of this origin may not use this server."),
+        ),
         ("There is no such model.", Refusal(404, "model_not_found", "There is no such model here.")),
+        ("The body did not come in time.", Refusal(408, "body_too_slow", "The body was not there after 60 s.")),
         (
             "The body is larger than the server allows.",
             Refusal(413, "body_too_large", "The body has more than the 16777216 bytes that are allowed here."),
         ),
         (
             "A field is wrong, or there is more of something than the server allows.",
-            Refusal(422, "invalid_request", "The request cannot be used. query: Field required"),
+            Refusal(422, "invalid_request", "The request cannot be used. query is missing."),
         ),
         (
             "The key's rate is used up, or too many requests are under way. Try again after Retry-After.",
             Refusal(429, "overloaded", "Too many requests are under way here.", retry_after=1),
         ),
         ("The server failed.", Refusal(500, "internal_error", "The server failed.")),
-        ("A service behind this one failed.", Refusal(502, "upstream_error", "cohere answered with HTTP 500.")),
+        (
+            "A service behind this one failed.",
+            Refusal(502, "upstream_error", "The service behind this model failed (HTTP 500)."),
+        ),
         (
             "The model cannot be used now. Try again after Retry-After.",
             Refusal(503, "model_unavailable", "The model could not be loaded.", retry_after=5),

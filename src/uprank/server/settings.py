@@ -230,7 +230,8 @@ class ServerSettings(_Settings):
         limits: Of one request.
         keys: Who may use the server; with none, everybody.
         max_queue: How many requests may be under way, the waiting ones included; more are answered 429.
-        deadline: Seconds until a request is given up and answered 504.
+        deadline: Seconds that scoring may take until it is given up and answered 504; a body may take as long to
+            come.
         unknown_fields: Whether a field that a dialect does not have is ignored, or refused with 422.
         cors_origins: The web pages that may call it from a browser, e.g. ``["https://example.org"]``; none by default.
         metrics: Whether ``/metrics`` is there.
@@ -238,7 +239,8 @@ class ServerSettings(_Settings):
         page: Whether ``/`` shows the page to try models on.
         drain_delay: Seconds between the signal to end and the moment when no connection is accepted any more;
             ``/health/ready`` says 503 meanwhile, so that a load balancer looks elsewhere.
-        drain_seconds: How long accepted requests may take to end after that; the rest is answered 503.
+        drain_seconds: How long accepted requests may take to end after that, at least ``deadline`` if all of them
+            are to be answered; the rest is answered 503.
         log_level: From which on the server logs.
         log_format: ``"text"``, or ``"json"`` for one object a line.
     """
@@ -258,7 +260,7 @@ class ServerSettings(_Settings):
     docs: bool = True
     page: bool = True
     drain_delay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    drain_seconds: Seconds = 30.0
+    drain_seconds: Seconds = 60.0
     log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
     log_format: Literal["text", "json"] = "text"
 
