@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 from dataclasses import dataclass
 from types import TracebackType
@@ -50,6 +51,11 @@ class RawConnection:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.opened += 1
         self._socket.sendall(wire)
+
+    def answered(self) -> bool:
+        """Whether something came back already."""
+        assert self._socket is not None
+        return bool(select.select([self._socket], [], [], 0.01)[0])
 
     def ask(self, wire: bytes) -> Received:
         """Send a request and read its reply.

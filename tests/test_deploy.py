@@ -37,6 +37,11 @@ ANALYZE = shutil.which("systemd-analyze")
 STATE = PurePosixPath("/var/lib/uprank")
 
 
+SETTINGS = (DEPLOY / "uprank.toml").read_text(encoding="utf-8")
+NEEDED = {"embedded": {"embedded"}, "cross-encoder": {"local", "openvino", "embedded"}, "cohere": {"cohere"}}
+"""Of which extras each scheme needs one; the embedded model brings OpenVINO."""
+
+
 def instructions(name: str) -> list[str]:
     return re.findall(rf"^{name} (.*)$", DOCKERFILE, re.MULTILINE)
 
@@ -190,8 +195,13 @@ def test_the_extras_exist():
     assert isinstance(project, dict)
     wanted = re.findall(r'"\.\[(.*?)\]"', DOCKERFILE) + re.findall(r'"uprank\[(.*?)\]"', UNIT)
     assert len(wanted) == 3
+    offered = re.findall(r'^(?:# )?(?:model = |fallback = \[)"([a-z0-9-]+)', SETTINGS, re.MULTILINE)
+    assert {*offered} == {*NEEDED}
     for extras in wanted:
-        assert {"server", *extras.split(",")} <= {*project["optional-dependencies"]}
+        there = {*extras.split(",")}
+        assert {"server", *there} <= {*project["optional-dependencies"]}
+        for scheme in offered:  # also those that wait as comments
+            assert there & NEEDED[scheme], scheme
 
 
 def test_probes_and_health_checks_find_the_server(monkeypatch):

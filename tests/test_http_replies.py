@@ -56,6 +56,7 @@ def test_the_recorded_reply_of_each_service_gives_its_scores(file: Path) -> None
         recorded.get("tokens"),
         recorded.get("search_units"),
         tuple(recorded.get("warnings", ())),
+        kind,
     )
     assert [type(value) for value in got.values] == [float] * len(recorded["scores"])
 

@@ -179,7 +179,7 @@ def test_a_request_that_is_refused_leaves_no_place_taken(status):
         raise MemoryError
 
     bodies = {404: {**BODY, "model": "none"}, 422: {**BODY, "query": " "}, 500: BODY}
-    settings = {"models": {"fails": {"model": "bm25"}}}
+    settings = {"models": {"fails": {"model": "bm25"}, "other": {"model": "bm25"}}}
     with serving({"fails": Reranker(fails)}, max_queue=1, **settings) as address:
         assert [post(address, bodies[status]).status_code // 100 for _ in range(3)] == [status // 100] * 3
 
@@ -207,7 +207,7 @@ def test_requests_at_once_each_get_their_own_answer():
         await asyncio.sleep(random.Random(query).random() * 0.02)  # so that they overtake each other
         return [random.Random(query + text).random() for text in texts]
 
-    reranker = Reranker(slow)
+    reranker = Reranker(slow, score_kind="probability")
     pool = [f"text {number}" for number in range(60)]
     bodies = [
         {"query": f"query {number}", "documents": rng.choices(pool, k=rng.randint(1, 40)), "top_n": rng.randint(1, 40)}

@@ -108,7 +108,8 @@ def in_process(ranking: Ranking) -> Found:
 
 @pytest.fixture(scope="module")
 def table() -> Reranker:
-    return Reranker(TableScorer("table", SCORES))
+    """As clients see the model that is served, whose own scores are logits."""
+    return Reranker(TableScorer("table", SCORES), score="probability")
 
 
 @pytest.fixture(scope="module")
@@ -117,12 +118,13 @@ def embedded() -> Reranker:
 
 
 @pytest.fixture(scope="module")
-def address(table: Reranker, embedded: Reranker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def address(embedded: Reranker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server that wants a key and takes few documents."""
     key = tmp_path_factory.mktemp("keys") / "key"
     key.write_text(KEY)
     keys = [{"file": str(key)}]
-    with serving({"table": table, "embedded": embedded}, keys=keys, limits={"documents": MOST}) as address:
+    logits = Reranker(TableScorer("table", SCORES))
+    with serving({"table": logits, "embedded": embedded}, keys=keys, limits={"documents": MOST}) as address:
         yield address
 
 
@@ -233,14 +235,14 @@ def test_a_refusal_is_the_clients_own_error_with_our_message(client: str, why: s
 
 
 def test_a_model_that_is_not_there_is_not_found() -> None:
-    models = {"only": {"model": "bm25"}}
+    models = {"only": {"model": "bm25"}, "second": {"model": "bm25"}}
     with serving({"only": Reranker("bm25")}, models=models) as address:
         for ask in COHERE.values():
             with pytest.raises(cohere.NotFoundError) as caught:
                 ask(address, TEXTS, model="other")
-            assert caught.value.body["message"] == "There is no such model here. There are only."
+            assert caught.value.body["message"] == "There is no such model here. There are only, second."
         for ask in VOYAGE.values():
-            with pytest.raises(voyageai.error.APIError, match="There are only"):
+            with pytest.raises(voyageai.error.APIError, match="There are only, second"):
                 ask(address, TEXTS, model="other")
 
 

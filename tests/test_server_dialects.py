@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import httpx
 import pytest
 
@@ -112,26 +110,6 @@ def test_an_instruction_reaches_the_model_under_each_name(post, server, field):
     assert server.scorer.calls[-1][0].instruction == "by price"
 
 
-@pytest.mark.parametrize(
-    ("model", "asked", "scores"),
-    [
-        ("logit", {}, [3.0, 0.0, -1.0]),
-        ("logit", {"raw_scores": True}, [3.0, 0.0, -1.0]),
-        ("logit", {"raw_scores": False}, [1 / (1 + math.exp(-3)), 0.5, 1 / (1 + math.exp(1))]),
-        ("logit", {"use_activation": True}, [1 / (1 + math.exp(-3)), 0.5, 1 / (1 + math.exp(1))]),
-        ("probability", {"raw_scores": True}, [math.log(3), 0.0, -math.log(3)]),
-        ("probability", {"use_activation": False}, [math.log(3), 0.0, -math.log(3)]),
-        ("probability", {"raw_scores": False}, [0.75, 0.5, 0.25]),
-        ("cosine", {"raw_scores": False}, [0.75, 0.0, -0.5]),
-        ("rank", {"raw_scores": True}, [9.0, 5.0, 1.0]),
-    ],
-)
-def test_the_scale_is_the_models_unless_one_is_asked_for(post, model, asked, scores):
-    results = post("/rerank", {**BODY, "model": model, **asked})["results"]
-    assert [result["index"] for result in results] == [1, 2, 0]
-    assert [result["relevance_score"] for result in results] == pytest.approx(scores, rel=1e-12)
-
-
 def test_fields_that_nothing_follows_are_told_in_the_warnings(post):
     body = {**BODY, "max_tokens_per_doc": 512, "relevant_spans": {"mode": "enabled"}}
     warnings = post("/v2/rerank", body)["meta"]["warnings"]
@@ -175,9 +153,9 @@ def test_the_simple_reply_has_every_key(post):
 
 
 def test_the_simple_form_with_a_config(post):
-    reply = post("/rerank", {**BODY, "config": {"model": "logit", "top_k": 1}})
-    assert (reply["model"], reply["total_documents"], reply["returned_documents"]) == ("logit", 3, 1)
-    assert reply["results"] == [{"index": 1, "relevance_score": 3.0, "score": 3.0}]
+    reply = post("/rerank", {**BODY, "config": {"model": "cosine", "top_k": 1}})
+    assert (reply["model"], reply["total_documents"], reply["returned_documents"]) == ("cosine", 3, 1)
+    assert reply["results"] == [{"index": 1, "relevance_score": 0.75, "score": 0.75}]
 
 
 @pytest.mark.parametrize("top_k", [None, 0, 3, 9])

@@ -3,110 +3,117 @@
 from __future__ import annotations
 
 import math
+from contextlib import ExitStack
 
 import pytest
 
 from serving import serving
 from table_scorer import TableScorer
 from uprank import Reranker
+from uprank.errors import BadReplyError
 
-LOGITS = {"a": -1.25, "b": 3.5, "c": 0.125, "d": -4.0, "e": 3.5}
-PROBABILITIES = {"a": 0.2, "b": 0.9375, "c": 0.5, "d": 1e-6, "e": 0.9375}
-COSINES = {"a": -0.25, "b": 0.75, "c": 0.0, "d": -1.0, "e": 0.75}
-
-# The scheme and the model that is asked for; what comes after the server's address; what becomes of its scores there.
-SAME, PROBABILITY, LOGIT = "same", "probability", "logit"
-SERVICES = [
-    ("cohere:probability", "", SAME),
-    ("jina:probability", "", SAME),
-    ("jina:jina-reranker-v3", "", SAME),
-    ("voyage:probability", "/voyage", SAME),
-    ("voyage:rerank-2.5", "/voyage", SAME),
-    ("mixedbread:probability", "", SAME),
-    ("nvidia:logit", "", SAME),
-    ("nvidia:probability", "", LOGIT),
-    ("pinecone:probability", "", SAME),
-    ("together:probability", "", SAME),
-    ("fireworks:probability", "", SAME),
-    ("openrouter:probability", "", SAME),
-    ("vllm:probability", "", SAME),
-    ("vllm-score:probability", "", SAME),
-    ("vllm-score:logit", "", PROBABILITY),
-    ("tei:", "", PROBABILITY),
-    ("llama-cpp:", "", SAME),
-    ("llama-cpp:logit", "", SAME),
-    ("infinity:logit", "", PROBABILITY),
-    ("infinity:probability", "", SAME),
-    ("xinference:logit", "", SAME),
-    ("localai:probability", "", SAME),
-    ("sie:probability", "", SAME),
-    ("sie:BAAI/bge-m3", "", SAME),
-    ("http:logit", "/v2/rerank", SAME),
-]
-LISTS = {
-    "several": ["a", "b", "c", "d"],
-    "ties": ["e", "a", "b", "e"],
-    "one": ["c"],
-    "duplicates": ["a", "b", "a", "b", "a"],
+# What the served model's scores mean, and what they are. Logits within 0 and 1 could be taken for probabilities.
+MODELS = {
+    "logit": ("logit", {"a": -1.25, "b": 3.5, "c": 0.125, "d": -4.0, "e": 3.5}),
+    "small logit": ("logit", {"a": 0.25, "b": 0.875, "c": 0.5, "d": 0.0, "e": 0.875}),
+    "probability": ("probability", {"a": 0.2, "b": 0.9375, "c": 0.5, "d": 1e-6, "e": 0.9375}),
+    "cosine": ("cosine", {"a": -0.25, "b": 0.75, "c": 0.0, "d": -1.0, "e": 0.75}),
+    "rank": ("rank", {"a": 2.0, "b": 17.5, "c": 3.0, "d": -1.0, "e": 17.5}),
 }
+# What a service's client is named; what comes after the server's address.
+SERVICES = {
+    "cohere:rerank-v3.5": "",
+    "jina:jina-reranker-v2-base-multilingual": "",
+    "jina:jina-reranker-v3": "",
+    "jina:jina-colbert-v2": "",
+    "voyage:rerank-2.5": "/voyage",
+    "voyage:any": "",
+    "mixedbread:any": "",
+    "nvidia:any": "",
+    "pinecone:any": "",
+    "together:any": "",
+    "fireworks:any": "",
+    "openrouter:any": "",
+    "openrouter:cohere/rerank-v3.5": "",
+    "vllm:any": "",
+    "vllm-score:any": "",
+    "tei:": "",
+    "llama-cpp:": "",
+    "llama-cpp:qwen3-reranker": "",
+    "infinity:any": "",
+    "xinference:any": "",
+    "localai:any": "",
+    "sie:BAAI/bge-reranker-v2-m3": "",
+    "sie:BAAI/bge-m3": "",
+    "sie:mixedbread-ai/mxbai-rerank-base-v2": "",
+    "http:any": "/v2/rerank",
+}
+QUERIES, LISTS = ["q", "r"], [["e", "a", "b", "c", "e", "d"], ["c"]]  # with ties and duplicates; and a single one
 
 
 @pytest.fixture(scope="module")
 def local():
     return {
-        "logit": Reranker(TableScorer("logit", LOGITS)),
-        "probability": Reranker(TableScorer("probability", PROBABILITIES, kind="probability", instructed=True)),
-        "cosine": Reranker(TableScorer("cosine", COSINES, kind="cosine")),
+        name: Reranker(TableScorer(name, table, kind=kind, instructed=name == "probability"))
+        for name, (kind, table) in MODELS.items()
     }
 
 
-ALIASES = {"logit": [], "probability": ["rerank-2.5"], "cosine": ["jina-reranker-v3", "BAAI/bge-m3"]}
-
-
 @pytest.fixture(scope="module")
-def address(local):
-    with serving(local, models={name: {"model": "bm25", "aliases": ALIASES[name]} for name in local}) as address:
-        yield address
+def addresses(local):
+    """One server a model, which answers under every name: some clients send none."""
+    with ExitStack() as stack:
+        yield {name: stack.enter_context(serving({name: one})) for name, one in local.items()}
 
 
-def own_model(local, name):
-    """The local reranker that the server has under a name; the first where there is none."""
-    found = next((one for one, aliases in ALIASES.items() if name in (one, *aliases)), "logit")
-    return local[found]
+@pytest.fixture
+def address(addresses):
+    return addresses["probability"]
 
 
-def meant(scale, hit, kind):
-    """A score of the local ranking, as a service reports it."""
-    if scale == PROBABILITY and kind == "logit":
-        return 1 / (1 + math.exp(-hit.score))
-    if scale == LOGIT and kind == "probability":
-        return math.log(hit.score / (1 - hit.score))
-    return hit.score
+def meant(service, kind, score):
+    """What a service's client makes of a score of the local ranking: a kind and a score."""
+    if service.startswith("nvidia:"):
+        return ("logit", math.log(score / (1 - score))) if kind == "probability" else (kind, score)
+    return ("probability", 1 / (1 + math.exp(-score))) if kind == "logit" else (kind, score)
 
 
-@pytest.mark.parametrize(("model", "path", "scale"), SERVICES, ids=[model for model, _, _ in SERVICES])
-async def test_a_service_replaced_by_the_server_gives_the_local_ranking(local, address, model, path, scale):
-    own = own_model(local, model.partition(":")[2])
-    async with Reranker(model, base_url=address + path, api_key="k") as remote:
-        for documents in LISTS.values():
-            for top_n in (None, 2):
-                expected = own.rank("q", documents, top_n=top_n)
-                wanted = [(hit.index, meant(scale, hit, expected.score_kind)) for hit in expected]
-                given = remote.rank("q", documents, top_n=top_n)
-                awaited = await remote.arank("q", documents, top_n=top_n)
-                for ranking in (given, awaited):
-                    assert [hit.index for hit in ranking] == [index for index, _ in wanted]
-                    assert [hit.score for hit in ranking] == pytest.approx([score for _, score in wanted], rel=1e-9)
-
-
-def test_many_queries_give_the_local_rankings(local, address):
-    queries, lists = [f"q{number}" for number in range(len(LISTS))], list(LISTS.values())
-    expected = local["probability"].rank_many(queries, lists)
-    with Reranker("cohere:probability", base_url=address, api_key="k") as remote:
-        rankings = remote.rank_many(queries, lists)
-    assert [[(hit.index, hit.score) for hit in one] for one in rankings] == [
-        [(hit.index, hit.score) for hit in one] for one in expected
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("service", SERVICES)
+async def test_a_service_replaced_by_the_server_gives_the_local_ranking(local, addresses, service, name):
+    wanted = [
+        [(hit.index, *meant(service, one.score_kind, hit.score)) for hit in one]
+        for one in local[name].rank_many(QUERIES, LISTS)
     ]
+    async with Reranker(service, base_url=addresses[name] + SERVICES[service], api_key="k") as remote:
+        for rankings in (remote.rank_many(QUERIES, LISTS), await remote.arank_many(QUERIES, LISTS)):
+            given = [[(hit.index, one.score_kind, hit.score) for hit in one] for one in rankings]
+            assert [[hit[:2] for hit in one] for one in given] == [[hit[:2] for hit in one] for one in wanted]
+            for one, expected in zip(given, wanted, strict=True):
+                assert [hit[2] for hit in one] == pytest.approx([hit[2] for hit in expected], rel=1e-9)
+
+
+@pytest.mark.parametrize("service", ["cohere:any", "vllm:any", "infinity:any"])
+def test_what_the_caller_says_of_scores_wins_over_the_server(local, addresses, service):
+    with Reranker(service, base_url=addresses["probability"], api_key="k", score_kind="cosine") as remote:
+        ranking = remote.rank("q", ["a", "b"])
+    assert ranking.score_kind == "cosine"
+    with (
+        Reranker(service, base_url=addresses["cosine"], api_key="k", score_kind="probability") as remote,
+        pytest.raises(BadReplyError, match=r"-0\.25, which is no probability"),
+    ):
+        remote.rank("q", ["a", "b"])
+
+
+def test_scores_that_are_kept_keep_what_the_server_said_of_them(addresses):
+    table = MODELS["cosine"][1]
+    with Reranker("vllm:any", base_url=addresses["cosine"], cache=True) as remote:
+        for _ in range(2):
+            ranking = remote.rank("q", ["a", "b"])
+            assert [(hit.index, hit.score) for hit in ranking] == [(1, table["b"]), (0, table["a"])]
+            assert ranking.score_kind == "cosine"
+        assert remote.cache is not None
+        assert remote.cache.stats().hits == 2
 
 
 @pytest.mark.parametrize("model", ["fireworks:probability", "sie:probability"])

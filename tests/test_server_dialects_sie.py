@@ -113,6 +113,17 @@ def test_errors_have_the_codes_that_its_clients_know(client, model, status, code
     assert (reply.status_code, reply.json()["detail"]["code"]) == (status, code)
 
 
+@pytest.mark.parametrize("sent", [{}, {"authorization": "Bearer of-nobody"}])
+def test_a_key_that_is_missing_or_wrong_is_no_wrong_input(tmp_path, sent):
+    key = tmp_path / "key"
+    key.write_text("of-somebody")
+    table = Reranker(TableScorer("BAAI/bge-m3", {"a": 0.25, "b": 0.75, "c": 0.5}))
+    with serving({table.model: table}, keys=[{"file": str(key)}]) as address:
+        refused = httpx.post(address + PATH, json=BODY, headers=sent)
+        assert httpx.post(address + PATH, json=BODY, headers={"x-api-key": "of-somebody"}).status_code == 200
+    assert (refused.status_code, refused.json()["detail"]["code"]) == (401, "UNAUTHORIZED")
+
+
 @pytest.mark.parametrize(
     ("path", "body"),
     [

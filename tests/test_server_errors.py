@@ -162,6 +162,31 @@ def test_a_body_that_is_too_large_is_refused_in_the_midst_of_it_where_its_length
     assert told == "The body has more than the 5000 bytes that are allowed here."
 
 
+@in_each_dialect
+def test_what_is_refused_before_the_body_is_parsed_is_told_in_the_dialect_that_it_begins_in(client, way):
+    whole = json.dumps(way.body()).encode()
+    refused(client.post(way.path, content=whole[:-1]), 400, way)
+    refused(client.post(way.path, content=whole.ljust(5_001)), 413, way)
+
+
+def test_a_key_that_is_missing_or_wrong_in_every_dialect(monkeypatch):
+    monkeypatch.setenv("A_TEST_KEY", "planted-key")
+    keys = [{"name": "team", "env": "A_TEST_KEY", "requests_per_minute": 1}]
+    with (
+        serving({"table": Reranker(TroubledScorer())}, keys=keys) as address,
+        httpx.Client(base_url=address) as client,
+    ):
+        for way in WAYS:
+            refused(post(client, way, way.body()), 401, way)
+        client.headers["authorization"] = "Bearer planted-wrong"
+        for way in WAYS:
+            refused(post(client, way, way.body()), 401, way)
+        client.headers["authorization"] = "Bearer planted-key"
+        assert post(client, WAYS[0], WAYS[0].body()).status_code == 200
+        for way in WAYS:
+            refused(post(client, way, way.body()), 429, way)
+
+
 def test_a_body_of_just_the_size_that_is_allowed(client):
     way = Way("/v1/rerank", RerankBody)
     body = json.dumps(way.body()).encode()
@@ -182,7 +207,7 @@ def test_an_error_that_nobody_foresaw_quotes_nothing_and_is_found_in_the_log(cli
 
 
 def test_a_model_that_is_not_there():
-    models = {"table": {"model": "bm25"}}
+    models = {"table": {"model": "bm25"}, "second": {"model": "bm25"}}
     with (
         serving({"table": Reranker(TroubledScorer())}, models=models) as address,
         httpx.Client(base_url=address) as client,
@@ -192,7 +217,7 @@ def test_a_model_that_is_not_there():
         for way in named:
             other = Way(way.path.replace("/table", "/other"), way.dialect)
             assert other.told(post(client, other, way.body(model="other"))) == (
-                "There is no such model here. There are table."
+                "There is no such model here. There are table, second."
             )
             assert post(client, other, way.body(model="other")).status_code == 404
 

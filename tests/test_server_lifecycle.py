@@ -214,11 +214,13 @@ class TestStarting:
     def test_an_address_in_use_is_told(self):
         with socket.create_server(("127.0.0.1", 0)) as other:
             port = other.getsockname()[1]
-            with pytest.raises(UprankError, match=rf"cannot listen on 127\.0\.0\.1:{port}: .*in use.*--port"):
+            with pytest.raises(
+                UprankError, match=rf"cannot listen on 127\.0\.0\.1:{port}: another program listens there"
+            ):
                 lived_not(port=port)
 
     def test_an_address_of_another_machine_is_told(self):
-        with pytest.raises(UprankError, match=r"cannot listen on 203\.0\.113\.1:0: "):
+        with pytest.raises(UprankError, match=r"cannot listen on 203\.0\.113\.1:0: this machine has no such"):
             lived_not(host="203.0.113.1")
 
 
@@ -321,7 +323,9 @@ class TestProcess:
             under_way = pool.submit(Client(server.address).rerank, "a")
             until(lambda: server.scored == 1)
             server.signal(signal.SIGTERM)
+            server.signal(signal.SIGINT)  # as of one Ctrl-C that reaches it twice
             until(lambda: refused(server.address))
+            time.sleep(0.6)
             server.signal(signal.SIGTERM)
             assert server.exit_code(5) == 128 + signal.SIGTERM
             with pytest.raises((ConnectionError, http.client.HTTPException)):

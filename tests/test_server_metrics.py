@@ -79,7 +79,7 @@ def test_a_refused_request_is_counted_under_the_model_that_was_meant():
 def test_nothing_of_a_request_becomes_a_label(monkeypatch):
     monkeypatch.setenv("A_TEST_KEY", "planted-key")
     settings = {
-        "models": {"table": {"model": "bm25"}},
+        "models": {"table": {"model": "bm25"}, "second": {"model": "bm25"}},
         "keys": [{"name": "team", "env": "A_TEST_KEY"}],
     }
     with serving({"table": Reranker(TableScorer("table", {"planted-text": 1.0}))}, **settings) as address:

@@ -103,15 +103,29 @@ class TestMaking:
             ({"model": "bm25", "k2": 1}, "unexpected keyword argument 'k2'"),
             ({"model": "bm25", "top_n": 0}, "top_n"),
             ({"model": "bm25", "cache": "."}, "is a folder"),
-            ({"model": "bm25", "cache": {"size": 3}}, "unexpected keyword argument 'size'"),
+            (
+                {"model": "bm25", "cache": {"pth": "x"}},
+                "In cache: There is no setting pth; did you mean path? There are path, max_entries, store_text.",
+            ),
+            ({"model": "bm25", "cache": {"max_entry": 3}}, "no setting max_entry; did you mean max_entries?"),
+            ({"model": "bm25", "cache": {"store_text": True}}, "In cache: path is missing."),
+            ({"model": "bm25", "alias": ["x"]}, "Did you mean aliases?"),
             ({"model": "bm25", "cache": 3}, "cache must be True"),
             ({"model": "bm25", "hooks": ["x"]}, "hook"),
             ({"model": "bm25", "count_tokens": "len"}, "count_tokens must be a function"),
             ({"model": "bm25", "score": "probability", "calibrator": "none.json"}, "none.json: No such file"),
             ({"model": "bm25", "calibrator": 3}, "calibrator must be the path of a file"),
             ({"cascade": {"models": ["bm25"], "keep": []}}, "at least two models"),
-            ({"cascade": {"models": ["bm25", "bm25"]}}, "missing 1 required positional argument: 'keep'"),
-            ({"fusion": {"models": ["bm25", "bm25"], "weight": 3}}, "unexpected keyword argument 'weight'"),
+            ({"cascade": {"models": ["bm25", "bm25"]}}, "In cascade: keep is missing."),
+            (
+                {"cascade": {"models": ["bm25", "bm25"], "kep": [3]}},
+                "no setting kep; did you mean keep? There are keep, ",
+            ),
+            ({"cascade": {"models": ["bm25", "bm25"], "keep": [3], "clock": 3}}, "no setting clock. There are keep, "),
+            (
+                {"fusion": {"models": ["bm25", "bm25"], "weight": 3}},
+                "In fusion: There is no setting weight; did you mean weights?",
+            ),
             ({"model": "bm25", "fallback": [{"model": "bm25", "cache": True}]}, "unexpected keyword argument 'cache'"),
             ({"model": "jina:m", "api_key": {"env": "NOT_SET_HERE"}}, "the environment variable NOT_SET_HERE"),
             ({"model": "jina:m", "api_key": {"file": "none.key"}}, "the file none.key"),
@@ -122,6 +136,7 @@ class TestMaking:
         with pytest.raises(ConfigurationError, match="The model mine cannot be set up: ") as error:
             models_of(ok="bm25", mine=settings)
         assert told in str(error.value)
+        assert "__init__" not in str(error.value)
 
     def test_the_cause_is_chained(self):
         with pytest.raises(ConfigurationError) as error:

@@ -16,6 +16,7 @@ from free_scorer import FreeScorer
 from serving import serving, settings_for
 from uprank import Reranker
 from uprank.server import create_app
+from uprank.server.reference_page import reference_page
 from uprank.server.routes import ROUTES
 from uprank.server.samples import schema_of
 
@@ -172,6 +173,19 @@ def test_the_reference_page_needs_nothing_from_elsewhere_and_shows_every_path(ke
     assert set(document["paths"]) <= set(page.text)
     assert "default-src 'none'" in reply.headers["content-security-policy"]
     assert KEY not in reply.text
+
+
+def test_the_reference_page_begins_with_the_common_format_and_shows_an_example_of_each(document):
+    page = reference_page(document)
+    paths = [re.findall("<code>(/.*?)</code>", section) for section in re.findall("<h2>POST (.*?)</h2>", page)]
+    assert [one for together in paths for one in together] == [re.sub(r":\w+", "", path) for path in PATHS]
+    sections = re.findall("<section>\n<h2>POST.*?</section>", page, re.DOTALL)
+    assert re.findall("<h3>(.*?)</h3>", sections[0]) == ["RerankBody", "TeiBody", "VoyageBody", "Replies"]
+    for section in sections:
+        assert re.findall("<details open><summary>(Request|Reply)", section) == ["Request", "Reply"]
+        body = re.findall("<h3>(.*?)</h3>", section)[0].removesuffix("Body")
+        first = document["paths"][re.findall("<code>(/.*?)</code>", section)[0]]["post"]["requestBody"]["content"]
+        assert next(iter(first["application/json"]["examples"])) == body
 
 
 @pytest.mark.parametrize(

@@ -45,11 +45,11 @@ def window():
 
 def first_of_two(table):
     """A reranker whose first model fails, which its answers come with a warning of."""
-    return Reranker(failing("first"), fallback=[TableScorer("second", table)])
+    return Reranker(failing("first", "cosine"), fallback=[TableScorer("second", table, kind="cosine")])
 
 
-def failing(name):
-    return TableScorer(name, {}, fails={"*": ServiceError("It does not answer.", model=name)})
+def failing(name, kind="logit"):
+    return TableScorer(name, {}, kind=kind, fails={"*": ServiceError("It does not answer.", model=name)})
 
 
 def focused(page):
@@ -112,9 +112,23 @@ def test_a_column_says_what_moved_how_sure_the_model_is_and_how_long_it_took(win
         assert bars == ["100%", "10.9%", "0%"]
         expect(column.get_by_text("second answered; first did not")).to_be_visible()
         facts = column.locator("header p").inner_text()
-        assert "scores: logit" in facts
+        assert "scores: cosine" in facts
         here, in_server = (float(part.split()[0]) for part in facts.splitlines()[0].split(", "))
         assert 0 <= in_server <= here + 1, "the server cannot take longer than the whole"
+
+
+def test_scores_are_named_by_what_they_are_in_the_reply(window):
+    with (
+        serving({"table": Reranker(TableScorer("table", {"a": 0.0, "b": -3.0}))}) as address,
+        window.opened(address) as (page, _),
+    ):
+        fill(page, "q", "a\nb")
+        rerank(page)
+        column = page.get_by_role("region", name="table")
+        assert column.locator(".facts data").all_text_contents() == ["score 0.500", "score 0.047"]
+        assert "scores: probability" in column.locator("header p").inner_text()
+        bars = column.locator(".bar > div").evaluate_all("bars => bars.map((bar) => bar.style.width)")
+        assert bars == ["50%", "4.7%"]
 
 
 def test_text_that_looks_like_markup_stays_text(window, address):
@@ -192,8 +206,13 @@ def test_a_key_is_asked_for_sent_and_forgotten(window, monkeypatch):
     ):
         key = page.get_by_label("Key")
         expect(key).to_have_attribute("type", "password")
-        expect(page.locator("#key-problem")).to_contain_text("needs a key")
+        expect(page.locator("#key-help")).to_contain_text("This server needs a key.")
+        expect(page.locator("#models")).to_contain_text("once there is a key")
+        expect(page.locator(".problem:visible, [aria-invalid=true]")).to_have_count(0)  # nobody did anything wrong yet
         fill(page, "q", "a\nb")
+        page.keyboard.press("Control+Enter")
+        expect(page.locator("#key-problem")).to_contain_text("There is no key yet.")
+        expect(key).to_be_focused()
         key.fill("a-wrong-key")
         page.keyboard.press("Control+Enter")
         expect(page.locator("#key-problem")).to_contain_text("none of this server's")
@@ -342,6 +361,38 @@ def test_no_width_makes_the_page_wider_than_the_window(window, address):
                 assert min(box["width"] for box in boxes) > 250
             else:
                 assert len(set(tops)) == 1
+
+
+def test_columns_that_do_not_fit_are_announced_by_a_fading_edge(window):
+    table = {"a": 1.0, "b": 2.0}
+    served = {name: Reranker(TableScorer(name, table)) for name in ("one", "two", "three", "four")}
+    with serving(served) as address, window.opened(address) as (page, _):
+        columns = page.locator("#columns")
+        hidden = "(columns) => [columns.scrollWidth - columns.clientWidth, columns.tabIndex]"
+        edges = """(columns) => {
+          const style = getComputedStyle(columns);
+          return [style.maskImage !== "none", ...["--before", "--after"].map((name) => style.getPropertyValue(name))];
+        }"""
+        fill(page, "q", "a\nb")
+        for name in ("two", "three"):
+            page.get_by_role("checkbox", name=name).check()
+        rerank(page)
+        assert columns.evaluate(hidden) == [0, -1]
+        assert columns.evaluate(edges) == [True, "0rem", "0rem"]
+        page.get_by_role("checkbox", name="four").check()
+        rerank(page)
+        beyond, stop = columns.evaluate(hidden)
+        assert beyond > 50
+        assert stop == 0, "the keyboard cannot scroll it"
+        assert columns.evaluate(edges) == [True, "0rem", "3rem"]
+        columns.focus()
+        for _ in range(10):
+            page.keyboard.press("ArrowRight")
+        expect(columns).to_have_class("more-before")
+        assert columns.evaluate(edges) == [True, "3rem", "0rem"]
+        page.set_viewport_size({"width": 1600, "height": 720})
+        expect(columns).not_to_have_class("more-before")
+        assert columns.evaluate(hidden) == [0, -1]
 
 
 def test_hits_slide_only_for_those_who_take_motion(window, address):

@@ -32,6 +32,7 @@ from uprank.errors import (
 from uprank.scorers.evidence import Attempt
 from uprank.server import Limits
 from uprank.server.dialects.mistakes import mistakes_in
+from uprank.server.dialects.rerank import RerankBody
 from uprank.server.failures import trace_of
 from uprank.server.limits import check_limits
 from uprank.server.questions import Question
@@ -152,7 +153,7 @@ class Outer(BaseModel):
         ({"text": "", "items": {}}, "items must be a list."),
         ({"text": "", "count": "many"}, "count must be a whole number."),
         ({"text": "", "count": 1.5}, "count must be a whole number."),
-        ({"text": "", "count": 0}, "count: it must be greater than or equal to 1."),
+        ({"text": "", "count": 0}, "count: it must be 1 or more."),
         ({"text": "", "inner": {"size": []}}, "inner.size must be a whole number; inner.name is missing."),
         ({"text": "", "inner": 3}, "inner must be an object."),
         ({"text": "", "either": "planted"}, "either must be an object or a list."),
@@ -168,6 +169,14 @@ def test_a_bodys_mistakes_are_told_by_place_and_kind(given, told):
     found = mistakes_in(caught.value)
     assert found.startswith(f"The request cannot be used. {told}")
     unseen(found)
+
+
+def test_a_negative_number_of_results_is_refused_as_what_it_is_while_0_means_all():
+    body = {"query": "q", "documents": ["a"]}
+    assert RerankBody.model_validate({**body, "top_n": 0}).top_n is None
+    with pytest.raises(ValidationError) as caught:
+        RerankBody.model_validate({**body, "top_n": -1})
+    assert mistakes_in(caught.value) == "The request cannot be used. top_n: it must be 0 or more."
 
 
 def test_of_many_mistakes_the_first_are_told_and_the_rest_are_counted():

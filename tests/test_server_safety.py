@@ -170,6 +170,23 @@ def test_its_own_page_and_whoever_is_no_browser_may_ask(client):
         assert client.post("/v1/rerank", json=BODY, headers=headers).status_code == 200
 
 
+def test_a_page_whose_name_was_made_to_lead_here_may_not_ask(client):
+    for name, status in (
+        ("evil.example.org:8000", 403),
+        ("localhost:8000", 200),
+        ("127.0.0.1", 200),
+        ("[::1]:8000", 200),
+    ):
+        headers = {"host": name, "origin": f"http://{name}"}
+        assert client.post("/v1/rerank", json=BODY, headers=headers).status_code == status, name
+
+
+def test_a_server_for_others_is_reached_by_any_name():
+    with serving({"table": Reranker(TroubledScorer())}, host="0.0.0.0") as address:  # noqa: S104 - see serving()
+        headers = {"host": "rerank.example.org", "origin": "http://rerank.example.org"}
+        assert httpx.post(f"{address}/v1/rerank", json=BODY, headers=headers).status_code == 200
+
+
 def test_every_page_may_ask_where_the_settings_say_so():
     with serving({"table": Reranker(TroubledScorer())}, cors_origins=["*"]) as address:
         headers = {"origin": "https://any.example.org", "sec-fetch-site": "cross-site"}

@@ -120,26 +120,53 @@ def test_what_is_said_besides_replaces_what_the_file_says(write):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("prt = 8000\nmodels.a = 'bm25'", "prt: Extra inputs are not permitted"),
-        ("port = 'PRIVATE'\nmodels.a = 'bm25'", "port: Input should be a valid integer"),
-        ("port = 70000\nmodels.a = 'bm25'", "port: Input should be less than or equal to 65535"),
-        ("drain_seconds = 0\nmodels.a = 'bm25'", "drain_seconds: Input should be greater than 0"),
-        ("deadline = inf\nmodels.a = 'bm25'", "deadline: Input should be a finite number"),
-        ("log_level = 'PRIVATE'\nmodels.a = 'bm25'", "log_level: Input should be 'debug', "),
-        ("host = '0.0.0.0'", "models: Field required"),
-        ("[models]", "models: Dictionary should have at least 1 item"),
-        ("models.a = 3", "models.a: Input should be a valid dictionary"),
+        (
+            "prot = 8000\nmodels.a = 'bm25'",
+            "There is no setting prot; did you mean port? There are host, port, models, ",
+        ),
+        ("PRIVATE1 = 8000\nmodels.a = 'bm25'", "There is no setting of that name. There are host, "),
+        ("documents = 8\nmodels.a = 'bm25'", "There is no setting documents; did you mean limits.documents? "),
+        (
+            "limits = {document = 3, boddy_bytes = 1}\nmodels.a = 'bm25'",
+            "In limits: There is no setting document; did you mean documents? There is no setting boddy_bytes; did you "
+            "mean body_bytes? There are body_bytes, documents, ",
+        ),
+        (
+            "keys = [{name = 'k', key = 'PRIVATE'}]\nmodels.a = 'bm25'",
+            "In keys.0: There is no setting key. There are env, file, name, requests_per_minute. The key itself stands "
+            'elsewhere: env = "THE_NAME_OF_A_VARIABLE", or file = "PATH".',
+        ),
+        ("keys = {env = 'PRIVATE'}\nmodels.a = 'bm25'", "keys must be a list. In TOML each key begins with [[keys]]."),
+        ("port = 'PRIVATE'\nmodels.a = 'bm25'", "port must be a whole number."),
+        ("port = 70000\nmodels.a = 'bm25'", "port must be 65535 or less."),
+        ("port = -1\nmodels.a = 'bm25'", "port must be 0 or more."),
+        ("drain_seconds = 0\nmodels.a = 'bm25'", "drain_seconds must be more than 0."),
+        ("deadline = inf\nmodels.a = 'bm25'", "deadline must be a finite number."),
+        ("log_level = 'PRIVATE'\nmodels.a = 'bm25'", "log_level must be 'debug', "),
+        ("host = '0.0.0.0'", "models is missing. It says what is served, e.g. models.embedded = "),
+        ("[models]", "models must not be empty. It says what is served"),
+        ("models.a = 3", "models.a must be a table."),
         ("models.a.top_n = 3", "models.a: give one of model, cascade and fusion"),
         ("models.a = {model = 'bm25', fusion = {models = ['bm25']}}", "models.a: give one of model, cascade and"),
-        ("models.a.cascade.keep = [3]", "models.a.cascade.models: Field required"),
+        ("models.a.cascade.keep = [3]", "models.a.cascade.models is missing."),
         ("models.a = {model = 'bm25', fallback = [{}]}", "models.a.fallback.0: give one of model, cascade and fusion"),
-        ("models.a = {model = 'bm25', fallback = 'PRIVATE'}", "models.a.fallback: Input should be a valid tuple"),
-        ("models.a = {model = 'bm25', warm = 'PRIVATE'}", "models.a.warm: Input should be a valid boolean"),
+        ("models.a = {model = 'bm25', fallback = 'PRIVATE'}", "models.a.fallback must be a list."),
+        ("models.a = {model = 'bm25', warm = 'PRIVATE'}", "models.a.warm must be true or false."),
+        ("models.a = {model = 'bm25', aliases = ['x', ' ']}", "models.a.aliases.1: it has 1 to 200 characters, "),
+        ("models.'' = 'bm25'", 'models: the name "": it has 1 to 200 characters, '),
         ("models.a = {model = 'bm25', on_error = 'passthrough'}", 'models.a: on_error="passthrough" cannot be served'),
-        ("default_model = 'PRIVATE'\nmodels.a = 'bm25'", "as a whole: default_model must be one of a"),
+        ("default_model = 'PRIVATE'\nmodels.a = 'bm25'", "cannot be used. default_model must be one of a."),
         (
-            "models.a = {model = 'bm25', aliases = ['PRIVATE']}\nmodels.b = {model = 'bm25', aliases = ['PRIVATE']}",
-            "as a whole: b has an alias that names a already",
+            "models.a = {model = 'bm25', aliases = ['*']}\nmodels.b = {model = 'bm25', aliases = ['*']}",
+            'cannot be used. The alias "*" of b is an alias of a too.',
+        ),
+        (
+            "models.a = {model = 'bm25', aliases = ['b']}\nmodels.b = 'bm25'",
+            'cannot be used. The alias "b" of a is the name of another model.',
+        ),
+        (
+            "cors_origins = ['https://PRIVATE.org/']\nmodels.a = 'bm25'",
+            "cors_origins.0: an origin is a scheme, a host ",
         ),
         ("[[keys]]\nname = 'k'\n[models]\na = 'bm25'", "keys.0: give env or file"),
         ("port = \n# PRIVATE", "is not TOML: Invalid value (at line 1, column 8)"),
@@ -152,6 +179,29 @@ def test_an_error_names_the_file_and_the_field_and_no_value(write, text, told):
     assert told in message
     assert "PRIVATE" not in message
     assert "Value error" not in message
+
+
+def test_all_that_is_wrong_is_told_and_what_is_missing_last(write):
+    """A table under a name that is not quite right is missing under the right one."""
+    message = refusal(write("port = 'PRIVATE'\nprot = 1\nlimits.documents = 0\nmodel.a = 'bm25'"))
+    told = [
+        "no setting prot",
+        "no setting model; did you mean models?",
+        "port must be",
+        "limits.documents must be 1 or",
+    ]
+    places = [message.index(one) for one in [*told, "models is missing"]]
+    assert places == sorted(places)
+    assert message.count("There are host, port") == 1
+    assert "PRIVATE" not in message
+
+
+def test_one_name_needs_no_list_around_it():
+    settings = ServerSettings.of(
+        {"models": {"a": {"model": "bm25", "aliases": "*"}}, "cors_origins": "https://example.org"}
+    )
+    assert settings.models["a"].aliases == ("*",)
+    assert settings.cors_origins == ("https://example.org",)
 
 
 @pytest.mark.parametrize(
@@ -177,10 +227,11 @@ def test_a_secret_in_the_file_is_refused_wherever_it_stands(write, options, wher
     [
         ("port: 'PRIVATE\n", "is not YAML: see line "),
         ("key: *PRIVATE", "is not YAML: see line 1, column 6"),
-        ("!!python/object/apply:os.system ['PRIVATE']", "has"),
+        ("!!python/object/apply:os.system ['PRIVATE']", "holds a tag, where plain values are needed: see line 1"),
+        ("models: !!map PRIVATE", "holds a tag, where plain values are needed: see line 1"),
         ("models:\n  a: bm25\n  a: PRIVATE", "has a name twice in one table: see line 2, column 3"),
         ("- PRIVATE", "must hold settings by their names"),
-        ("models:\n  1: bm25", "models.1.[key]: Input should be a valid string"),
+        ("models:\n  1: bm25", 'models: the name "1" must be a string.'),
     ],
 )
 def test_yaml_errors_show_nothing_of_the_file_either(write, text, told):

@@ -136,7 +136,7 @@ def watched(
     return _Watched(
         hooks,
         [
-            RankStart(job.query, job.documents, model, top_n, threshold, job.request.instruction, len(jobs), by)
+            RankStart(job.query, tuple(job.documents), model, top_n, threshold, job.request.instruction, len(jobs), by)
             for job in jobs
         ],
     )

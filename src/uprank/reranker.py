@@ -17,7 +17,7 @@ from uprank.observe import Hooks, checked_hooks, watched
 from uprank.pipeline import ErrorPolicy, Pipeline
 from uprank.ranking import RankedDocument, Ranking
 from uprank.rounds import adrive, drive
-from uprank.scorers.base import Outcome, Scorer
+from uprank.scorers.base import Outcome, ScoreKind, Scorer
 from uprank.scorers.combined.base import Ask, aunchecked, unchecked
 from uprank.scorers.registry import Model
 from uprank.secrets import masked, without_secrets
@@ -145,6 +145,11 @@ class Reranker:
         return self._scorer
 
     @property
+    def score_kind(self) -> ScoreKind | None:
+        """What reported scores mean; ``None`` until the model is loaded, where only it can tell."""
+        return self._pipeline.kind()
+
+    @property
     def selection(self) -> Selection:
         """Which documents are returned, where a call does not say."""
         return self._defaults
@@ -257,8 +262,7 @@ class Reranker:
             One ranking a query, in their order, once its group is done.
 
         Raises:
-            InvalidInputError: As :meth:`rank_many` does, and if ``group`` is no positive integer.
-            ScorerError: Likewise.
+            InvalidInputError, ScorerError: As :meth:`rank_many`; the first also if ``group`` is no positive integer.
         """
         if not isinstance(group, int) or isinstance(group, bool) or group < 1:
             raise InvalidInputError(f"group must be a positive integer, got {group!r}.")
@@ -318,8 +322,7 @@ class Reranker:
 
         with as_it_is(self._scorer.exact()) as exact:
             best = exact.rank_many(queries, documents_per_query)
-        own = as_it_is(self._scorer)
-        return compare(own.rank_many(queries, documents_per_query), best, relevances)
+        return compare(as_it_is(self._scorer).rank_many(queries, documents_per_query), best, relevances)
 
     def check(self, **options: Unpack[CallOptions]) -> None:
         """Raise what :meth:`rank` would raise of these options, as far as it is known before the model is loaded."""
@@ -368,11 +371,10 @@ class Reranker:
     ) -> Generator[Ask, list[Outcome], list[Ranking]]:
         """The one body of the methods above: check what was given, then run the pipeline, watched."""
         started = time.perf_counter()
-        selection, instruction = self._resolved(options, function)
+        chosen, instruction = self._resolved(options, function)
         jobs = make_jobs(queries, documents_per_query, instruction, first=first, text_of=self._text_of)
-        top_n, threshold = selection.top_n, selection.threshold
-        with watched(self._hooks, jobs, model=self._model, top_n=top_n, threshold=threshold) as watch:
-            rankings = yield from self._pipeline.rankings(jobs, selection)
+        with watched(self._hooks, jobs, model=self._model, top_n=chosen.top_n, threshold=chosen.threshold) as watch:
+            rankings = yield from self._pipeline.rankings(jobs, chosen)
             elapsed = time.perf_counter() - started
             rankings = [replace(ranking, elapsed=elapsed) for ranking in rankings]
             watch.made(rankings)

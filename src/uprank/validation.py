@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Siz
 from dataclasses import dataclass
 from typing import SupportsFloat, TypeAlias, TypeGuard
 
-from uprank.documents import Document, DocumentLike, as_document, documents_of, scorable
+from uprank.documents import Document, DocumentLike, PlainDocuments, as_document, scorable
 from uprank.errors import InvalidDocumentError, InvalidInputError
 from uprank.ranking import RankedDocument
 from uprank.scorers.base import ScoreRequest
@@ -25,7 +25,7 @@ class Job:
     """One query's documents, and for each the position of its text among the request's texts."""
 
     query: str
-    documents: tuple[Document, ...]
+    documents: Sequence[Document]
     request: ScoreRequest
     positions: tuple[int, ...]
 
@@ -113,7 +113,7 @@ def _job_of_strings(query: str, texts: tuple[str, ...], instruction: str | None)
     if len(unique) < len(texts):
         position_of = {text: position for position, text in enumerate(unique)}
         positions = tuple([position_of[text] for text in scored])
-    return Job(query, tuple(documents_of(texts)), ScoreRequest(scorable(query), unique, instruction), positions)
+    return Job(query, PlainDocuments(texts), ScoreRequest(scorable(query), unique, instruction), positions)
 
 
 def texts_of(documents: Iterable[DocumentLike | RankedDocument], text_of: TextOf | None = None) -> Iterator[str]:

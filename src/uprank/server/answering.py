@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from uprank.ranking import Ranking
@@ -40,58 +41,87 @@ class Answering:
         self._models = models
         self.under_way = 0
 
-    async def answer(self, question: Question, request_id: str, gone: Callable[[], Awaitable[None]]) -> Answer:
+    def name_of(self, asked: object) -> str:
+        """The id of the model that a client means; ``""`` for none: what a client made up is told to nobody."""
+        try:
+            return self._models.find(asked if isinstance(asked, str) else None)[0]
+        except Refusal:
+            return ""
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Hold one of the places for requests; from before the body is read, which takes memory too.
+
+        Raises:
+            Refusal: 429, if none is free.
+        """
+        if self.under_way >= self._settings.max_queue:
+            raise Refusal(429, "overloaded", "Too many requests are under way here.", retry_after=1)
+        self.under_way += 1
+        try:
+            yield
+        finally:
+            self.under_way -= 1
+
+    async def answer(
+        self, question: Question, request_id: str, gone: Callable[[], Awaitable[None]], *, seconds: float | None = None
+    ) -> Answer:
         """Rank what is asked.
 
         Args:
             question: Any; it is checked here.
             request_id: Of the request.
             gone: Returns when the client is gone.
+            seconds: What is left of the deadline; ``None`` for all of it.
 
         Raises:
             Refusal: If there is no ranking to give.
             ClientGone: If nobody waits for it any more.
         """
         name, reranker = self._models.find(question.model)
-        check_limits(question, self._settings.limits)
-        if self.under_way >= self._settings.max_queue:
-            raise Refusal(429, "overloaded", "Too many requests are under way here.", retry_after=1)
-        self.under_way += 1
+        check_limits(question, self._settings.limits, reranker.rendering)
         try:
-            rankings = await self._within_deadline(_rank(reranker, question), gone)
+            left = self._settings.deadline if seconds is None else seconds
+            rankings = await self._within(left, _rank(reranker, question), gone)
         except (Refusal, ClientGone):
             raise
         except Exception as error:
             raise logged_refusal(error, request_id, name) from error
-        finally:
-            self.under_way -= 1
-        if question.whole and any(hit.truncated for ranking in rankings for hit in ranking):
-            raise Refusal(422, "document_too_long", "A document is longer than the model reads, and may not be cut.")
+        if question.whole:
+            if any(hit.truncated for ranking in rankings for hit in ranking):
+                told = "A document is longer than the model reads, and may not be cut."
+                raise Refusal(422, "document_too_long", told)
+            rankings = [ranking[: question.top_n] for ranking in rankings]
         return Answer(question, rankings, name, request_id)
 
-    async def _within_deadline(
-        self, ranking: Awaitable[list[Ranking]], gone: Callable[[], Awaitable[None]]
+    async def _within(
+        self, seconds: float, ranking: Awaitable[list[Ranking]], gone: Callable[[], Awaitable[None]]
     ) -> list[Ranking]:
-        deadline = self._settings.deadline
         work = asyncio.ensure_future(ranking)
         watch: asyncio.Future[None] | None = None
         try:
-            await asyncio.wait({work}, timeout=min(deadline, _UNWATCHED))
+            await asyncio.wait({work}, timeout=min(seconds, _UNWATCHED))
             if work.done():
-                return work.result()
+                return _result(work)
             watch = asyncio.ensure_future(gone())
-            left = max(0.0, deadline - _UNWATCHED)
+            left = max(0.0, seconds - _UNWATCHED)
             await asyncio.wait({work, watch}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             if work.done():
-                return work.result()
+                return _result(work)
             if watch.done():
                 raise ClientGone
-            told = f"There was no answer within {deadline:g} s, this server's deadline."
+            told = f"There was no answer within {self._settings.deadline:g} s, this server's deadline."
             raise Refusal(504, "deadline_exceeded", told)
         finally:
             _give_up(work)
             if watch is not None:
                 _give_up(watch)
+
+
+def _result(work: asyncio.Future[list[Ranking]]) -> list[Ranking]:
+    if work.cancelled():  # by the scorer itself: taken as it is, it would look as if the server ended
+        raise RuntimeError("the scorer was cancelled")
+    return work.result()
 
 
 def _give_up(task: asyncio.Future[Any]) -> None:  # Any: nobody looks at what it gives
@@ -111,7 +141,7 @@ async def _rank(reranker: Reranker, question: Question) -> list[Ranking]:
     if not question.queries:
         return []
     more: CallOptions = {}  # what the client leaves open is as the model was set up
-    if question.top_n is not None:
+    if question.top_n is not None and not question.whole:  # then none may be cut, those that are left out either
         more["top_n"] = question.top_n
     if question.instruction is not None:
         more["instruction"] = question.instruction

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 import uprank
+from uprank.errors import ConfigurationError
 from uprank.reranker import Reranker
 from uprank.server.answering import Answering
 from uprank.server.direct import DirectRoute
@@ -38,6 +39,14 @@ def create_app(settings: ServerSettings, rerankers: Mapping[str, Reranker] | Non
         ConfigurationError: If a model or a key cannot be set up.
         MissingDependencyError: If a model needs a package that is not installed.
     """
+    if not isinstance(settings, ServerSettings):
+        raise ConfigurationError(
+            "create_app() takes ServerSettings: ServerSettings.of({...}), or ServerSettings.from_file(path); "
+            f"got {type(settings).__name__}."
+        )
+    for name, reranker in (rerankers or {}).items():
+        if not isinstance(reranker, Reranker):
+            raise ConfigurationError(f"rerankers[{name!r}] must be a Reranker, got {type(reranker).__name__}.")
     models = ServedModels(settings, rerankers)
     answering = Answering(settings, models)
     metrics = Metrics(models, lambda: answering.under_way, settings.max_queue) if settings.metrics else None
@@ -65,7 +74,7 @@ def create_app(settings: ServerSettings, rerankers: Mapping[str, Reranker] | Non
     if metrics is not None:
         metrics.add_to(app)
     describe(app, settings)
-    shield(app, settings.cors_origins)
+    shield(app, settings.cors_origins, settings.host)
     warn_if_open(settings)
     add_page(app, settings)
     return app

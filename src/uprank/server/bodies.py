@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from typing import Any
 
@@ -14,7 +15,11 @@ from starlette.requests import Request
 from uprank.server.questions import Json
 from uprank.server.refusals import Refusal
 
-__all__ = ["MSGPACK", "packed_body", "parsed_body", "wants_msgpack"]
+__all__ = ["MSGPACK", "first_names", "packed_body", "parsed_body", "wants_msgpack"]
+
+_NAME = re.compile(rb'"(\w{1,40})"\s*:')  # within a string, the second quote would have a backslash before it
+_BEGINNING = 64 * 1024  # bytes
+_SOON = 0.05  # seconds
 
 MSGPACK = "application/msgpack"
 """The type of a body in msgpack (https://msgpack.org)."""
@@ -32,15 +37,35 @@ async def parsed_body(
         packable: Whether it may be in msgpack, as its ``Content-Type`` says. Otherwise that is not looked at.
 
     Raises:
-        Refusal: 413 for more bytes, 408 where they come too slowly, 400 where they are no JSON object, or no map in
-            msgpack.
+        Refusal: 413 for more bytes, 408 where they come too slowly, 415 where they are
+            compressed, 400 where they are no JSON object, or no map in msgpack.
     """
+    encoding = request.headers.get("content-encoding", "identity").lower()
+    if encoding != "identity":
+        raise Refusal(415, "unsupported_encoding", "The body is compressed; send it as it is.")
     raw = await _read_in_time(request, limit, seconds)
     packed = packable and _is_msgpack(request.headers.get("content-type", ""))
     found = _unpacked(raw) if packed else _from_json(raw)
     if not isinstance(found, dict):
         raise Refusal(400, "invalid_json", "The body must be a JSON object.")
     return found
+
+
+async def first_names(request: Request) -> dict[str, bool]:
+    """The names that stand in the beginning of a body which is not parsed, each true: enough to guess its dialect by.
+
+    Args:
+        request: Its body may be read already, or be there, or on its way.
+    """
+    beginning: bytes | None = getattr(request.state, "beginning", None)
+    if beginning is None and "expect" in request.headers:  # to ask for the body would have the client send it
+        return {}
+    if beginning is None:
+        try:
+            beginning = (await asyncio.wait_for(request.receive(), _SOON)).get("body", b"")
+        except asyncio.TimeoutError:
+            beginning = b""
+    return {name.decode(): True for name in _NAME.findall(beginning[:_BEGINNING])}
 
 
 def packed_body(reply: Json) -> bytes:
@@ -111,6 +136,8 @@ async def _read(request: Request, limit: int) -> bytes:
     chunks: list[bytes] = []
     size = 0
     async for chunk in request.stream():
+        if not size:
+            request.state.beginning = chunk
         size += len(chunk)
         if size > limit:
             raise too_large

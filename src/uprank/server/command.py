@@ -90,12 +90,13 @@ def serve(
     }
     given = {name: value for name, value in options.items() if value is not None}
     if config is None and not models:
+        ServerSettings.of({**given, "models": {"embedded": "embedded"}})  # whatever else is wrong is told first
         raise ConfigurationError(
             'There is no model to serve. Name one, e.g. "uprank serve embedded", or give settings: '
             '"uprank serve --config uprank.toml".'
         )
     settings = ServerSettings.of(given) if config is None else ServerSettings.from_file(config, **given)
-    if not settings.keys and os.environ.get(_KEY, "").strip():
+    if not settings.keys and _KEY in os.environ:  # also an empty one, which is an error: never an open server
         settings = settings.model_copy(update={"keys": (KeySettings(name=_KEY, env=_KEY),)})
     try:
         run(settings)

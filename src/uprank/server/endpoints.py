@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from pydantic_core import to_json
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from uprank.scorers.base import ScoreKind
+from uprank.scorers.http.replies import SCORE_KIND_HEADER
 from uprank.server.answering import Answering, ClientGone
-from uprank.server.bodies import MSGPACK, packed_body, parsed_body, wants_msgpack
+from uprank.server.bodies import MSGPACK, first_names, packed_body, parsed_body, wants_msgpack
 from uprank.server.dialects.base import Body
 from uprank.server.failures import logged_refusal
 from uprank.server.keys import Keys
-from uprank.server.logs import log_request, request_id_of
+from uprank.server.limits import check_count
+from uprank.server.logs import Done, log_request, request_id_of
 from uprank.server.metrics import Metrics
 from uprank.server.questions import Answer, Json
 from uprank.server.refusals import Refusal
@@ -56,21 +59,30 @@ class Endpoints:
             started = time.perf_counter()
             request_id = request_id_of(request.headers)
             body = bodies[-1]
-            caller = question = answer = refused = None
+            caller = given = answer = refused = None
+            model = ""  # until it is known which one is meant
             status = 499  # what the log shows of a client that did not wait
             try:
                 caller = self._keys.admit(request.headers)
-                most, seconds = self._settings.limits.body_bytes, self._settings.deadline
-                given = await parsed_body(request, most, seconds, packable=body.msgpack)
-                given.update(request.path_params)
-                body = next((one for one in bodies if one.fits(given)), bodies[-1])
-                asked = body.read(given, strict=self._settings.unknown_fields == "refuse")
-                question = asked.question()
-                answer = await self._answering.answer(question, request_id, _gone(request))
-                packed = body.msgpack and wants_msgpack(request.headers)
-                response = _response(asked.reply(answer), request_id, answer=answer, packed=packed)
+                with self._answering.place():
+                    limits, deadline = self._settings.limits, self._settings.deadline
+                    given = await parsed_body(request, limits.body_bytes, deadline, packable=body.msgpack)
+                    given.update(request.path_params)
+                    model = self._answering.name_of(given.get("model"))
+                    body = _meant(bodies, given)
+                    check_count(given, limits)
+                    asked = body.read(given, strict=self._settings.unknown_fields == "refuse")
+                    question = asked.question()
+                    model = self._answering.name_of(question.model)
+                    left = deadline - (time.perf_counter() - started)
+                    answer = await self._answering.answer(question, request_id, _gone(request), seconds=left)
+                    packed = body.msgpack and wants_msgpack(request.headers)
+                    reply, kind = asked.reply(answer), asked.score_kind(answer)
+                    response = _response(reply, request_id, answer=answer, kind=kind, packed=packed)
             except Refusal as refusal:
-                refused = refusal
+                refused, caller = refusal, caller or refusal.caller
+                if given is None and len(bodies) > 1:  # refused before its dialect is known
+                    body = _meant(bodies, await first_names(request))
                 response = refusal_reply(refusal, body, request_id)
             except asyncio.CancelledError:  # the server ends, and has waited for this long enough
                 refused = Refusal(503, "shutting_down", "This server is about to end; ask again.", retry_after=1)
@@ -83,14 +95,17 @@ class Endpoints:
             status = response.status_code
             seconds = time.perf_counter() - started
             path = request.scope["route"].path
-            log_request(request_id, request.method, path, status, seconds, caller=caller, answer=answer)
+            done = Done(request_id, path, status, seconds, model, caller, answer, refused)
+            log_request(done)
             if self._metrics is not None:
-                self._metrics.count(
-                    path, status, seconds, caller=caller, question=question, answer=answer, refusal=refused
-                )
+                self._metrics.count(done)
             return response
 
         return rerank
+
+
+def _meant(bodies: Sequence[type[Body]], given: Mapping[str, object]) -> type[Body]:
+    return next((one for one in bodies if one.fits(given)), bodies[-1])
 
 
 def _gone(request: Request) -> Callable[[], Awaitable[None]]:
@@ -101,13 +116,17 @@ def _gone(request: Request) -> Callable[[], Awaitable[None]]:
     return gone
 
 
-def _response(reply: Json, request_id: str, *, answer: Answer, packed: bool) -> Response:
+def _response(reply: Json, request_id: str, *, answer: Answer, kind: ScoreKind | None, packed: bool) -> Response:
     headers = {"x-request-id": request_id}
+    if kind is not None:
+        headers[SCORE_KIND_HEADER] = kind
     if answer.rankings:
         milliseconds = 1_000 * max(ranking.elapsed for ranking in answer.rankings)
         headers["server-timing"] = f"rank;dur={milliseconds:.1f}"
     if any(ranking.degraded for ranking in answer.rankings):
         headers["x-uprank-degraded"] = "true"
+    if answer.attempts:
+        headers["x-uprank-fallback"] = "true"
     if packed:
         return Response(packed_body(reply), media_type=MSGPACK, headers=headers)
     # A number that JSON has no word for can only be in a document that comes back.
@@ -119,6 +138,8 @@ def refusal_reply(refusal: Refusal, body: type[Body], request_id: str) -> Respon
     headers = {"x-request-id": request_id}
     if refusal.retry_after is not None:
         headers["retry-after"] = str(refusal.retry_after)
+    if refusal.status == 408:
+        headers["connection"] = "close"  # the rest of the body may come yet, where the next request is expected
     if refusal.status == 401:
         headers["www-authenticate"] = "Bearer"
     content = to_json(body.refused(refusal, request_id))

@@ -47,6 +47,9 @@ def _toml(path: Path, text: str) -> object:
 def _yaml(path: Path, text: str) -> object:
     import yaml  # late, as all that only one format needs
 
+    class Repeated(yaml.constructor.ConstructorError):
+        """A name stands twice."""
+
     class Strict(yaml.SafeLoader):
         """Refuses a name that stands twice in a table, which TOML does too."""
 
@@ -55,9 +58,11 @@ def _yaml(path: Path, text: str) -> object:
             node: yaml.MappingNode,
             deep: bool = False,  # noqa: FBT001, FBT002 - as it is called
         ) -> dict[object, object]:
+            if not isinstance(node, yaml.MappingNode):  # a tag said that it is one
+                raise yaml.constructor.ConstructorError(problem_mark=node.start_mark)
             names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
             if len(set(names)) < len(names):
-                raise yaml.constructor.ConstructorError(problem_mark=node.start_mark)
+                raise Repeated(problem_mark=node.start_mark)
             return super().construct_mapping(node, deep=deep)
 
     try:
@@ -65,7 +70,7 @@ def _yaml(path: Path, text: str) -> object:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = "" if mark is None else f": see line {mark.line + 1}, column {mark.column + 1}"
-        told = (
-            "has a name twice in one table" if isinstance(error, yaml.constructor.ConstructorError) else "is not YAML"
-        )
+        plain = "holds a tag, where plain values are needed"
+        told = plain if isinstance(error, yaml.constructor.ConstructorError) else "is not YAML"
+        told = "has a name twice in one table" if isinstance(error, Repeated) else told
         raise ConfigurationError(f"{path} {told}{place}.") from None

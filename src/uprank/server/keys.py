@@ -14,7 +14,7 @@ from uprank.errors import ConfigurationError
 from uprank.server.refusals import Refusal
 from uprank.server.settings import KeySettings, ServerSettings
 
-__all__ = ["Keys", "warn_if_open"]
+__all__ = ["Keys", "is_loopback", "warn_if_open"]
 
 logger = logging.getLogger("uprank.server")
 
@@ -96,13 +96,14 @@ class Keys:
 
 def warn_if_open(settings: ServerSettings) -> None:
     """Log a warning where others than this machine can reach a server that asks for no key."""
-    if not settings.keys and not _is_loopback(settings.host):
+    if not settings.keys and not is_loopback(settings.host):
         logger.warning(
             "Whoever can reach %s can use this server: it has no keys. Set keys, or listen on 127.0.0.1", settings.host
         )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether an address or a name is this machine's, for itself alone."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -134,7 +135,7 @@ class _Rate:
         if self._left < _WHOLE:
             wait = (1 - self._left) * 60 / self._per_minute
             limit = f"The key {name!r} may make {self._per_minute} requests a minute."
-            raise Refusal(429, "rate_limited", limit, retry_after=wait)
+            raise Refusal(429, "rate_limited", limit, retry_after=wait, caller=name)
         self._left -= 1
 
 

@@ -2,35 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
-from uprank.documents import Document, DocumentLike
+from uprank.documents import Document, DocumentLike, as_document
+from uprank.errors import InvalidDocumentError
+from uprank.fields import Rendering
 from uprank.server.questions import Question
 from uprank.server.refusals import Refusal
 from uprank.server.settings import Limits
 from uprank.tokens import estimate_tokens
 
-__all__ = ["check_limits"]
+__all__ = ["check_count", "check_limits"]
 
 
-def check_limits(question: Question, limits: Limits) -> None:
+def check_count(given: Mapping[str, object], limits: Limits) -> None:
+    """Refuse too many documents before each of them is looked at, in whichever field they are.
+
+    Args:
+        given: The parsed body.
+        limits: The server's.
+
+    Raises:
+        Refusal: 422.
+    """
+    for value in given.values():
+        if isinstance(value, list) and len(value) > limits.documents:
+            raise _too_many(len(value), limits)
+
+
+def check_limits(question: Question, limits: Limits, rendering: Rendering | None = None) -> None:
     """Refuse what is more than the server takes.
 
     Args:
         question: What is asked.
         limits: The server's.
+        rendering: What the model reads of a document; ``None`` where that is its text.
 
     Raises:
         Refusal: 422, saying what is too much and how much is allowed.
     """
     documents = sum(map(len, question.documents))
     if documents > limits.documents:
-        told = f"{documents} documents are more than the {limits.documents} that a request may have here."
-        raise Refusal(422, "too_many_documents", told)
+        raise _too_many(documents, limits)
     for name, text in _asked(question):
         if len(text) > limits.query_chars:
             told = f"The {name} has {len(text)} characters; {limits.query_chars} are allowed here."
             raise Refusal(422, "query_too_long", told)
+    if rendering is not None:
+        read = [[_rendered(document, rendering) for document in documents] for documents in question.documents]
+        question = replace(question, documents=read)
     before = 0
     for texts in question.documents:
         if not _are_short(texts, limits.document_chars):
@@ -68,6 +89,21 @@ def _exceeds(question: Question, limit: int) -> bool:
             if tokens > limit:
                 return True
     return False
+
+
+def _too_many(documents: int, limits: Limits) -> Refusal:
+    told = f"{documents} documents are more than the {limits.documents} that a request may have here."
+    return Refusal(422, "too_many_documents", told)
+
+
+def _rendered(document: DocumentLike, rendering: Rendering) -> str:
+    """What is read of a document; of one that cannot be read, which is refused later, its text."""
+    if isinstance(document, str):
+        return document
+    try:
+        return rendering.text(as_document(document, "", text_of=rendering.text))
+    except InvalidDocumentError:
+        return _text(document)
 
 
 def _text(document: DocumentLike) -> str:

@@ -8,12 +8,14 @@ import re
 import secrets
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Literal
 
 from uprank.server.questions import Answer
+from uprank.server.refusals import Refusal
 
-__all__ = ["JsonLines", "LogFormat", "log_request", "request_id_of", "set_up_logging"]
+__all__ = ["Done", "JsonLines", "LogFormat", "log_request", "request_id_of", "set_up_logging"]
 
 logger = logging.getLogger("uprank.server")
 
@@ -34,45 +36,60 @@ def request_id_of(headers: Mapping[str, str]) -> str:
     return given if given is not None and _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
 
 
-def log_request(
-    request_id: str,
-    method: str,
-    route: str,
-    status: int,
-    seconds: float,
-    *,
-    caller: str | None = None,
-    answer: Answer | None = None,
-) -> None:
-    """Log a request that is done.
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A request that is done, as the log and the metrics tell of it.
 
     Args:
         request_id: As :func:`request_id_of` gives it.
-        method: E.g. ``"POST"``.
         route: The path as it is declared: one that was made up by a client may hold anything.
         status: Of the reply; 499 where the client did not wait for it.
         seconds: That it took.
+        model: The id of the model that was meant; ``""`` where none was.
         caller: The name of its key.
         answer: What came of it, if it was a ranking.
+        refusal: What came of it instead.
     """
+
+    request_id: str
+    route: str
+    status: int
+    seconds: float
+    model: str
+    caller: str | None = None
+    answer: Answer | None = None
+    refusal: Refusal | None = None
+
+
+def log_request(done: Done) -> None:
+    """Log a request that is done, with nothing of what was asked."""
     if not logger.isEnabledFor(logging.INFO):
         return
-    milliseconds = round(seconds * 1_000, 1)
+    milliseconds = round(done.seconds * 1_000, 1)
     fields: dict[str, object] = {
-        "request_id": request_id,
-        "method": method,
-        "route": route,
-        "status": status,
+        "request_id": done.request_id,
+        "method": "POST",
+        "route": done.route,
+        "status": done.status,
         "milliseconds": milliseconds,
     }
-    told = f"{request_id} {method} {route} {status} {milliseconds} ms"
-    if caller is not None:
-        fields["key"] = caller
-        told += f" by {caller}"
-    if answer is not None:
-        documents = sum(map(len, answer.question.documents))
-        fields |= {"model": answer.model, "documents": documents}
-        told += f" {answer.model}, {documents} documents"
+    told = f"{done.request_id} POST {done.route} {done.status} {milliseconds} ms"
+    if done.caller is not None:
+        fields["key"] = done.caller
+        told += f" by {done.caller}"
+    if done.model:
+        fields["model"] = done.model
+        told += f" {done.model}"
+    if done.refusal is not None:
+        fields["code"] = done.refusal.code
+        told += f" {done.refusal.code}"
+    if done.answer is not None:
+        fields["documents"] = documents = sum(map(len, done.answer.question.documents))
+        told += f", {documents} documents"
+        failed = [f"{attempt.model} ({attempt.kind})" for attempt in done.answer.attempts]
+        if failed:
+            fields["failed"] = failed
+            told += f", not by {', '.join(failed)}"
     logger.info("%s", told, extra={"fields": fields})
 
 

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import platform
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 from fastapi import FastAPI
 from prometheus_client import (
@@ -29,8 +30,8 @@ from starlette.responses import PlainTextResponse
 
 import uprank
 from uprank.cache import Cache, CacheStats
-from uprank.server.questions import Answer, Question
-from uprank.server.refusals import Refusal
+from uprank.server.logs import Done
+from uprank.server.questions import Answer
 from uprank.server.served import ServedModels
 
 __all__ = ["Metrics"]
@@ -88,9 +89,16 @@ class Metrics:
             ("model",),
             registry=self.registry,
         )
+        self._failed = Counter(
+            "uprank_failed_attempts",
+            "Models that were to answer and did not, so that a fallback was asked, by the kind of error.",
+            ("model", "failed", "kind"),
+            registry=self.registry,
+        )
         self._answered = {
             name: (documents.labels(name), tokens.labels(name), degraded.labels(name)) for name in models.rerankers
         }
+        self._thread = ThreadPoolExecutor(1, "uprank-metrics")  # asyncio's own may be full of scorers that do not await
         self._by_labels: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         caches = {name: one.cache for name, one in models.rerankers.items() if one.cache is not None}
         self.registry.register(_Caches(caches))
@@ -100,7 +108,7 @@ class Metrics:
 
         async def metrics() -> PlainTextResponse:
             # In a thread: the statistics of a cache in a file may have to wait for others that use it.
-            text = await asyncio.to_thread(generate_latest, self.registry)
+            text = await asyncio.get_running_loop().run_in_executor(self._thread, generate_latest, self.registry)
             return PlainTextResponse(text, media_type=_CONTENT_TYPE)
 
         app.add_api_route(
@@ -112,43 +120,23 @@ class Metrics:
             tags=["operation"],
         )
 
-    def count(
-        self,
-        route: str,
-        status: int,
-        seconds: float,
-        *,
-        caller: str | None = None,
-        question: Question | None = None,
-        answer: Answer | None = None,
-        refusal: Refusal | None = None,
-    ) -> None:
-        """Count one request.
-
-        Args:
-            route: The path as it is declared, not as it was asked for.
-            status: Of the reply; 499 where the client did not wait for it.
-            seconds: That it took.
-            caller: The name of its key.
-            question: What was asked, if it came to that.
-            answer: What came of it.
-            refusal: What came of it instead.
-        """
-        model = answer.model if answer is not None else self._name_of(question)
-        found = self._by_labels.get((route, model, status))
+    def count(self, done: Done) -> None:
+        """Count one request."""
+        key = (done.route, done.model, done.status)
+        found = self._by_labels.get(key)
         if found is None:
-            labels = (model, str(status))
-            found = (self._requests.labels(route, *labels), self._seconds.labels(*labels))
-            self._by_labels[route, model, status] = found
+            labels = (done.model, str(done.status))
+            found = (self._requests.labels(done.route, *labels), self._seconds.labels(*labels))
+            self._by_labels[key] = found
         requests, duration = found
         requests.inc()
-        duration.observe(seconds)
-        if caller is not None:
-            self._by_key.labels(caller, str(status)).inc()
-        if refusal is not None:
-            self._refusals.labels(refusal.code).inc()
-        elif answer is not None:
-            self._count_answer(answer)
+        duration.observe(done.seconds)
+        if done.caller is not None:
+            self._by_key.labels(done.caller, str(done.status)).inc()
+        if done.refusal is not None:
+            self._refusals.labels(done.refusal.code).inc()
+        elif done.answer is not None:
+            self._count_answer(done.answer)
 
     def _count_answer(self, answer: Answer) -> None:
         documents, tokens, degraded = self._answered[answer.model]
@@ -158,15 +146,8 @@ class Metrics:
         worse = sum(ranking.degraded for ranking in answer.rankings)
         if worse:
             degraded.inc(worse)
-
-    def _name_of(self, question: Question | None) -> str:
-        """The id of the model that was meant; a name that a client made up is none."""
-        if question is None:
-            return ""
-        try:
-            return self._models.find(question.model)[0]
-        except Refusal:
-            return ""
+        for attempt in answer.attempts:
+            self._failed.labels(answer.model, attempt.model, attempt.kind).inc()
 
     def _make_gauges(self, under_way: Callable[[], int], max_queue: int) -> None:
         build = Info("uprank_build", "What runs here.", registry=self.registry)

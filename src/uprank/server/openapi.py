@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, get_args
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
@@ -17,6 +17,7 @@ from pydantic import AliasChoices
 from pydantic.json_schema import GenerateJsonSchema
 from starlette.responses import HTMLResponse, JSONResponse
 
+from uprank.scorers.base import ScoreKind
 from uprank.server.dialects.base import Body
 from uprank.server.dialects.tei import TeiBody
 from uprank.server.reference_page import PAGE_HEADERS, reference_page
@@ -94,6 +95,11 @@ _HEADERS: Json = {
         "schema": {"type": "string"},
         "example": REQUEST_ID,
     },
+    "X-Uprank-Score-Kind": {
+        "description": "What the scores of this reply mean.",
+        "schema": {"type": "string", "enum": list(get_args(ScoreKind))},
+        "example": "probability",
+    },
     "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 1}, "example": 1},
 }
 
@@ -141,14 +147,15 @@ class _Parts:
     def operation(self, route: Route, path: str) -> Json:
         """What a client sends to a path, and what it gets."""
         names = _PATH_PARAMETER.findall(path)
-        for body in route.bodies:
+        common = (route.bodies[-1], *route.bodies[:-1])  # first what suits most readers
+        for body in common:
             self._describe(body)
         told: Json = {
             "operationId": "_".join(re.findall(r"\w+", path)),
             "summary": route.summary,
-            "tags": list(dict.fromkeys(_tag(body) for body in route.bodies)),
-            "requestBody": {"required": True, "content": self._requests(route.bodies)},
-            "responses": {"200": self._reply(route.bodies)},
+            "tags": list(dict.fromkeys(_tag(body) for body in common)),
+            "requestBody": {"required": True, "content": self._requests(common)},
+            "responses": {"200": self._reply(common)},
         }
         if self._keys:
             told["security"] = _SECURITY
@@ -156,7 +163,7 @@ class _Parts:
             told["parameters"] = [_parameter(name) for name in names]
         for status in self._statuses:
             # A parameter that fits no path, as one with a line break in it, is no route's to refuse.
-            bodies: tuple[type[Body], ...] = (*route.bodies, Body) if names and status == 404 else route.bodies
+            bodies: tuple[type[Body], ...] = (*common, Body) if names and status == 404 else common
             told["responses"][str(status)] = self._refusal(bodies, status)
         return told
 
@@ -184,7 +191,11 @@ class _Parts:
             for number, (reply, _) in enumerate(reply_samples(body, _path_sample(body)))
         }
         content = _content(bodies, _any_of(_reply_name(body) for body in bodies), examples)
-        return {"description": "The ranking.", "headers": _headers("X-Request-Id"), "content": content}
+        return {
+            "description": "The ranking.",
+            "headers": _headers("X-Request-Id", "X-Uprank-Score-Kind"),
+            "content": content,
+        }
 
     def _refusal(self, bodies: Sequence[type[Body]], status: int) -> Json:
         """A reference to what a route says of a refusal, which most routes say alike."""

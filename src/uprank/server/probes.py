@@ -95,6 +95,7 @@ def add_probes(app: FastAPI, models: ServedModels, keys: Keys) -> Readiness:
         ("/v1/models/{model:path}", show_model, "A model that is served"),
     ):
         app.add_api_route(path, answer, methods=["GET"], response_model=None, summary=summary, tags=["operation"])
+        app.add_api_route(path, answer, methods=["HEAD"], response_model=None, include_in_schema=False)
     return readiness
 
 
@@ -114,8 +115,7 @@ def _model(models: ServedModels, name: str, started: int) -> dict[str, object]:
         "owned_by": "uprank",
         "aliases": [alias for alias, model in models.aliases.items() if model == name],
         "default": name == models.default,
-        # Of an empty list, which costs nothing: what is reported, as far as it is known before the model is loaded.
-        "score_kind": models.rerankers[name].rank("score kind", []).score_kind,
+        "score_kind": models.rerankers[name].score_kind,  # as far as it is known before the model is loaded
     }
 
 

@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from uprank.documents import DocumentLike
 from uprank.ranking import Ranking
+from uprank.scorers.evidence import Attempt
 from uprank.server.discretion import story_of
 
 __all__ = ["Answer", "Json", "Question"]
@@ -69,6 +70,11 @@ class Answer:
         """What the client should know, each thing once."""
         found = [*self.question.notes, *(told for ranking in self.rankings for told in story_of(ranking))]
         return tuple(dict.fromkeys(found))
+
+    @property
+    def attempts(self) -> tuple[Attempt, ...]:
+        """The models that were to answer and did not, so that a fallback did."""
+        return tuple(attempt for ranking in self.rankings for attempt in ranking.attempts)
 
     @property
     def tokens(self) -> int:

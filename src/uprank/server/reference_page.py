@@ -90,11 +90,11 @@ def _section(method: str, paths: list[str], operation: Json, document: Json) -> 
         content = next(iter(request.values()))
         for name in _references(content["schema"]):
             parts.append(_fields(name, document["components"]["schemas"][name]))
-        parts += [_example("Request", one) for one in content.get("examples", {}).values()]
+        parts += _examples("Request", content)
     for status, reply in operation.get("responses", {}).items():
         if status.startswith("2"):
             for content in list(reply.get("content", {}).values())[:1]:
-                parts += [_example("Reply", one) for one in content.get("examples", {}).values()]
+                parts += _examples("Reply", content)
     if set(operation.get("responses", {})) != {"200"}:
         parts.append(_statuses(operation["responses"], document))
     return f"<section>\n{''.join(parts)}</section>\n"
@@ -135,10 +135,16 @@ def _type(schema: Json) -> str:
     return str(schema.get("type", "anything"))
 
 
-def _example(kind: str, example: Json) -> str:
+def _examples(kind: str, content: Json) -> list[str]:
+    """The first is seen at once, the others are a click away."""
+    examples = content.get("examples", {}).values()
+    return [_example(kind, one, " open" if not number else "") for number, one in enumerate(examples)]
+
+
+def _example(kind: str, example: Json, state: str) -> str:
     of = f", {escape(example['summary'])}" if example.get("summary") else ""
     shown = escape(json.dumps(example["value"], indent=2, ensure_ascii=False), quote=False)
-    return f"<details><summary>{kind}{of}</summary><pre>{shown}</pre></details>\n"
+    return f"<details{state}><summary>{kind}{of}</summary><pre>{shown}</pre></details>\n"
 
 
 def _statuses(replies: Json, document: Json) -> str:

@@ -34,10 +34,14 @@ class Refusal(Exception):  # noqa: N818 - an answer to the client, not a failure
         code: One word for programs, e.g. ``"too_many_documents"``.
         message: For people: what was wrong and what to do. It holds no key and nothing of query and documents.
         retry_after: Seconds after which to try again, at least 1; ``None`` where that would not help.
+        caller: The name of the key that it is about.
     """
 
-    def __init__(self, status: int, code: str, message: str, *, retry_after: float | None = None) -> None:
+    def __init__(
+        self, status: int, code: str, message: str, *, retry_after: float | None = None, caller: str | None = None
+    ) -> None:
         super().__init__(message)
+        self.caller = caller
         self.status = status
         self.code = code
         self.message = message

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import signal
@@ -13,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final, Literal, NoReturn
 
 import uvicorn
 
@@ -42,6 +43,13 @@ _ON_THE_WAY: Final = 0.5
 _CUT_OFF: Final = 1.0  # seconds for the replies to requests that took too long
 _CLOSING: Final = 10.0  # seconds for models to be closed, e.g. a batch that runs
 _POLL: Final = 0.02
+_WHY: Final = {
+    errno.EADDRINUSE: "another program listens there; end it, or choose another port",
+    errno.EACCES: "this user may not listen on that port; choose one above 1023",
+    errno.EADDRNOTAVAIL: "this machine has no such address; 127.0.0.1 is itself, 0.0.0.0 all that it has",
+    socket.EAI_NONAME: "there is no such address; 127.0.0.1 is this machine itself, 0.0.0.0 all addresses that it has",
+}
+_AGAIN: Final = 0.5  # seconds after a signal from which on another one is meant
 
 
 def serve(settings: ServerSettings, rerankers: Mapping[str, Reranker] | None = None) -> None:
@@ -49,8 +57,8 @@ def serve(settings: ServerSettings, rerankers: Mapping[str, Reranker] | None = N
 
     At the signal ``/health/ready`` turns 503 and every reply asks its client to leave (``Connection: close``). After
     ``drain_delay`` no connection is accepted any more. Requests that were accepted, which means that their head was
-    read, are answered; those that take longer than ``drain_seconds`` are answered 503. A second signal ends the process
-    at once.
+    read, are answered; those that take longer than ``drain_seconds`` are answered 503. A second signal, half a
+    second later or more, ends the process at once.
 
     Args:
         settings: What is served, where, and to whom.
@@ -68,11 +76,14 @@ def serve(settings: ServerSettings, rerankers: Mapping[str, Reranker] | None = N
     app = create_app(settings, rerankers)
     models: ServedModels = app.state.models
     listener = _listener(settings.host, settings.port)
-    server = _Server(app, settings, models, app.state.readiness)
+    models.check_address(*listener.getsockname()[:2])
+    watchdog = threading.Timer(_CLOSING, _end)  # a thread that hangs must not keep the process
+    watchdog.daemon = True
+    server = _Server(app, settings, models, app.state.readiness, closing=watchdog.start)
     try:
         server.run(sockets=[listener])
     finally:
-        server.watchdog.cancel()
+        watchdog.cancel()
     if models.failure is not None:
         raise models.failure
     if models.state == "loading":
@@ -83,7 +94,8 @@ def serve(settings: ServerSettings, rerankers: Mapping[str, Reranker] | None = N
 def serve_in_thread(settings: ServerSettings, rerankers: Mapping[str, Reranker] | None = None) -> Iterator[str]:
     """Serve while a block lasts, beside what else this process does: for notebooks, examples and tests.
 
-    It ends as :func:`serve` does; the handling of signals and the logging are left alone.
+    It ends as :func:`serve` does, but waits for the models to be closed however long that takes. Signals and handlers
+    of the log are left alone; records of uprank that may quote a request are told without the quote meanwhile.
 
     Args:
         settings: As for :func:`serve`; ``port`` 0 takes a free one.
@@ -98,6 +110,7 @@ def serve_in_thread(settings: ServerSettings, rerankers: Mapping[str, Reranker] 
     app = create_app(settings, rerankers)
     models: ServedModels = app.state.models
     with _listener(settings.host, settings.port) as listener:
+        models.check_address(*listener.getsockname()[:2])
         server = _Server(app, settings, models, app.state.readiness)
         thread = threading.Thread(target=server.run, args=([listener],), name="uprank-server", daemon=True)
         thread.start()
@@ -111,7 +124,6 @@ def serve_in_thread(settings: ServerSettings, rerankers: Mapping[str, Reranker] 
         finally:
             server.should_exit = True
             thread.join()
-            server.watchdog.cancel()
     if models.failure is not None:
         raise models.failure
 
@@ -123,8 +135,8 @@ def _listener(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=_BACKLOG, dualstack_ipv6=both)
     except OSError as error:
-        hint = " Give another --port, or end what listens there." if port else ""
-        raise UprankError(f"The server cannot listen on {_address(host, port)}: {error.strerror}.{hint}") from None
+        why = _WHY.get(error.errno or 0, error.strerror)
+        raise UprankError(f"The server cannot listen on {_address(host, port)}: {why}.") from None
 
 
 def _address(host: str, port: int) -> str:
@@ -139,13 +151,23 @@ class _Server(uvicorn.Server):
         settings: The server's.
         models: If they cannot be loaded the server ends.
         readiness: Told when the server is about to end.
+        closing: Called when nothing is left but to close the models.
     """
 
-    def __init__(self, app: ASGIApp, settings: ServerSettings, models: ServedModels, readiness: Readiness) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: ServerSettings,
+        models: ServedModels,
+        readiness: Readiness,
+        *,
+        closing: Callable[[], None] = lambda: None,
+    ) -> None:
         leaving = _Leaving(app, readiness)
         super().__init__(
             uvicorn.Config(
                 leaving,
+                http=_protocol(),
                 lifespan="on",
                 ws="none",
                 log_config=None,
@@ -163,8 +185,8 @@ class _Server(uvicorn.Server):
         self._models = models
         self._readiness = readiness
         self._ends_at: float | None = None
-        self.watchdog = threading.Timer(_CLOSING, _end)  # a thread that hangs must not keep the process
-        self.watchdog.daemon = True
+        self._told_at = 0.0
+        self._closing = closing
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -189,7 +211,11 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to end; at the second signal, end."""
         if self._readiness.draining:
-            os._exit(128 + sig)
+            # A terminal and a supervisor may both pass on one Ctrl-C: what comes at once is the same wish again.
+            if time.monotonic() - self._told_at > _AGAIN:
+                os._exit(128 + sig)
+            return
+        self._told_at = time.monotonic()
         self._readiness.draining = True
         self._ends_at = time.monotonic() + self._settings.drain_delay
 
@@ -218,7 +244,7 @@ class _Server(uvicorn.Server):
             for task in list(tasks):
                 task.cancel()
             await _until(empty, _CUT_OFF)
-        self.watchdog.start()
+        self._closing()
         await self.lifespan.shutdown()
         logger.info("Ended")
 
@@ -237,6 +263,15 @@ class _Leaving:
             await send(message)
 
         await self._app(scope, receive, send_on)
+
+
+def _protocol() -> type[asyncio.Protocol] | Literal["h11"]:
+    """The faster one, where it is installed; h11 bounds heads by itself."""
+    try:
+        from uprank.server.protocol import BoundedProtocol
+    except ImportError:
+        return "h11"
+    return BoundedProtocol
 
 
 async def _until(condition: Callable[[], bool], seconds: float) -> bool:

@@ -33,6 +33,10 @@ REFUSALS: Mapping[int, tuple[str, Refusal]] = {
             Refusal(413, "body_too_large", "The body has more than the 16777216 bytes that are allowed here."),
         ),
         (
+            "The body is compressed.",
+            Refusal(415, "unsupported_encoding", "The body is compressed; send it as it is."),
+        ),
+        (
             "A field is wrong, or there is more of something than the server allows.",
             Refusal(422, "invalid_request", "The request cannot be used. query is missing."),
         ),

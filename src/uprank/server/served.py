@@ -7,14 +7,23 @@ import logging
 import threading
 from collections.abc import Mapping
 from typing import Literal
+from urllib.parse import urlsplit
 
-from uprank.errors import ModelLoadError
+from uprank.errors import ConfigurationError, ModelLoadError
 from uprank.reranker import Reranker
+from uprank.scorers.combined.base import leaves
+from uprank.scorers.http.remote import RemoteScorer
+from uprank.server.keys import is_loopback
 from uprank.server.models import made_reranker
 from uprank.server.refusals import Refusal
 from uprank.server.settings import ServerSettings
 
 __all__ = ["ServedModels"]
+
+
+def _same_machine(asked: str, host: str) -> bool:
+    return asked == host or (is_loopback(asked) and (is_loopback(host) or host in ("0.0.0.0", "::")))  # noqa: S104
+
 
 logger = logging.getLogger("uprank.server")
 
@@ -39,12 +48,17 @@ class ServedModels:
 
     def __init__(self, settings: ServerSettings, rerankers: Mapping[str, Reranker] | None = None) -> None:
         given = rerankers or {}
+        unknown = sorted(set(given) - set(settings.models))
+        if unknown:
+            raise ConfigurationError(f"The settings have no model {', '.join(map(repr, unknown))} to be served by it.")
         self.rerankers = {
             name: given[name] if name in given else made_reranker(name, model)
             for name, model in settings.models.items()
         }
         self.default = settings.default_model or next(iter(settings.models))
         self.aliases = {alias: name for name, model in settings.models.items() for alias in model.aliases}
+        if len(self.rerankers) == 1:
+            self.aliases.setdefault("*", self.default)  # clients name a model because they must
         self._warm = [
             name for name, model in settings.models.items() if (settings.warm if model.warm is None else model.warm)
         ]
@@ -73,6 +87,25 @@ class ServedModels:
                 404, "model_not_found", f"There is no such model here. There are {', '.join(self.rerankers)}."
             )
         return name, self.rerankers[name]
+
+    def check_address(self, host: str, port: int) -> None:
+        """Refuse a model that is this very server: one request would become as many as there are places.
+
+        Args:
+            host: Where the server listens.
+            port: Likewise.
+
+        Raises:
+            ConfigurationError: If a model asks there.
+        """
+        for name, reranker in self.rerankers.items():
+            for leaf in leaves(reranker.scorer):
+                url = urlsplit(leaf.url) if isinstance(leaf, RemoteScorer) else None
+                if url is not None and url.port == port and _same_machine(url.hostname or "", host):
+                    raise ConfigurationError(
+                        f"The model {name} asks {leaf.name} at this server's own address: give base_url, or listen on "
+                        "another port."
+                    )
 
     def start_loading(self) -> None:
         """Begin to load the models that are to be warm, in a thread: nobody waits for it, not even the end."""

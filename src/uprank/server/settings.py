@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from uprank.errors import ConfigurationError
-from uprank.secrets import Masked, Secret, as_secret, secrets_among
+from uprank.secrets import Masked, Secret, as_secret, masked, secrets_among
 from uprank.server.files import parsed
+from uprank.server.setting_mistakes import mistakes_in_settings
 
 __all__ = [
     "CombinationSettings",
@@ -27,8 +37,31 @@ __all__ = [
 Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
-# As browsers send it: scheme, host and port alone. With a path, or a "/" at its end, none would ever be equal to it.
-Origin = Annotated[str, Field(pattern=r"^(\*|https?://[^/?#\s@]+)$")]
+
+def _origin(given: str) -> str:
+    """As browsers send it: nothing else would ever be equal to it."""
+    # Extensions and desktop applications have schemes of their own.
+    if not re.fullmatch(r"\*|[a-z][a-z0-9+.-]*://[^/?#\s@A-Z]+", given):
+        raise ValueError(
+            "an origin is a scheme, a host and perhaps a port, in small letters and with nothing after them, not even "
+            'a "/", e.g. "https://example.org"; or "*" for all'
+        )
+    return given
+
+
+def _name(given: str) -> str:
+    if not re.fullmatch(r"\S(.*\S)?", given) or len(given) > 200:
+        raise ValueError("it has 1 to 200 characters, without a line break and without a space at either end")
+    return given
+
+
+def _as_list(given: object) -> object:
+    """One of what may be several needs no list around it."""
+    return [given] if isinstance(given, str) else given
+
+
+Origin = Annotated[str, AfterValidator(_origin)]
+Name = Annotated[str, AfterValidator(_name)]
 
 
 class _Settings(BaseModel):
@@ -91,7 +124,7 @@ class KeySettings(SecretSource):
             the rate.
     """
 
-    name: Annotated[str, Field(min_length=1, max_length=100)] = "key"
+    name: Name = "key"
     requests_per_minute: Positive | None = None
 
     def read_all(self) -> tuple[Secret, ...]:
@@ -119,7 +152,7 @@ class Limits(_Settings):
             that is seldom too low; ``None`` for no limit.
     """
 
-    body_bytes: Positive = 16 * 1024 * 1024
+    body_bytes: Positive = 8 * 1024 * 1024
     documents: Positive = 1_024
     document_chars: Positive = 200_000
     query_chars: Positive = 20_000
@@ -136,9 +169,12 @@ class _Open(BaseModel):
         """Those arguments, secrets being named by where they are."""
         return dict(self.model_extra or {})
 
+    def __repr_args__(self) -> Iterable[tuple[str | None, object]]:
+        return masked({name or "": value for name, value in super().__repr_args__()}).items()
+
     @model_validator(mode="after")
     def _without_secrets(self) -> _Open:
-        for name in _secrets_in(self.options):
+        for name in _secrets_in({**self.options, "model": getattr(self, "model", None)}):
             raise ValueError(
                 f'{name} must not stand here: put it into the environment, and here {{ env = "ITS_NAME" }}'
             )
@@ -197,7 +233,7 @@ class ModelSettings(MemberSettings):
     other functions.
 
     Args:
-        aliases: Other names that clients send; ``"*"`` stands for every name that is no other model's.
+        aliases: Other names that clients send, or one; ``"*"`` stands for every name that is no other model's.
         warm: Whether to load it before the server is ready; by default as the server's ``warm`` says.
         model: As for :class:`MemberSettings`.
         cascade: Likewise.
@@ -205,7 +241,7 @@ class ModelSettings(MemberSettings):
         fallback: Likewise.
     """
 
-    aliases: tuple[str, ...] = ()
+    aliases: Annotated[tuple[Name, ...], BeforeValidator(_as_list)] = ()
     warm: bool | None = None
 
     @model_validator(mode="after")
@@ -230,8 +266,7 @@ class ServerSettings(_Settings):
         limits: Of one request.
         keys: Who may use the server; with none, everybody.
         max_queue: How many requests may be under way, the waiting ones included; more are answered 429.
-        deadline: Seconds that scoring may take until it is given up and answered 504; a body may take as long to
-            come.
+        deadline: Seconds until a request is given up and answered 504, or 408 if its body was not there.
         unknown_fields: Whether a field that a dialect does not have is ignored, or refused with 422.
         cors_origins: The web pages that may call it from a browser, e.g. ``["https://example.org"]``; none by default.
         metrics: Whether ``/metrics`` is there.
@@ -247,7 +282,7 @@ class ServerSettings(_Settings):
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 8_000
-    models: Annotated[dict[str, Annotated[ModelSettings, BeforeValidator(_as_table)]], Field(min_length=1)]
+    models: Annotated[dict[Name, Annotated[ModelSettings, BeforeValidator(_as_table)]], Field(min_length=1)]
     default_model: str | None = None
     warm: bool = False
     limits: Limits = Limits()
@@ -255,7 +290,7 @@ class ServerSettings(_Settings):
     max_queue: Positive = 512
     deadline: Seconds = 60.0
     unknown_fields: Literal["ignore", "refuse"] = "ignore"
-    cors_origins: tuple[Origin, ...] = ()
+    cors_origins: Annotated[tuple[Origin, ...], BeforeValidator(_as_list)] = ()
     metrics: bool = True
     docs: bool = True
     page: bool = True
@@ -268,11 +303,13 @@ class ServerSettings(_Settings):
     def _names(self) -> ServerSettings:
         if self.default_model is not None and self.default_model not in self.models:
             raise ValueError(f"default_model must be one of {', '.join(self.models)}")
-        seen: dict[str, str] = {name: name for name in self.models}
+        owners: dict[str, str] = {name: name for name in self.models}
         for name, model in self.models.items():
             for alias in model.aliases:
-                if seen.setdefault(alias, name) != name:
-                    raise ValueError(f"{name} has an alias that names {seen[alias]} already")
+                owner = owners.setdefault(alias, name)
+                if owner != name:
+                    whose = "the name of another model" if alias == owner else f"an alias of {owner} too"
+                    raise ValueError(f'The alias "{alias}" of {name} is {whose}')
         return self
 
     @classmethod
@@ -289,9 +326,8 @@ class ServerSettings(_Settings):
         try:
             return cls.model_validate(given)
         except ValidationError as error:
-            problems = error.errors(include_input=False, include_url=False, include_context=False)
-            told = "; ".join(_told(one["loc"], one["msg"]) for one in problems)
-            raise ConfigurationError(f"{source} cannot be used. {told}.") from None
+            tables: dict[str, type[BaseModel]] = {"": cls, "limits": Limits, "keys": KeySettings}
+            raise ConfigurationError(f"{source} cannot be used. {mistakes_in_settings(error, tables)}") from None
 
     @classmethod
     def from_file(cls, path: str | Path, **changes: object) -> ServerSettings:
@@ -324,8 +360,3 @@ def _secrets_in(options: Mapping[str, object]) -> Iterator[str]:
         elif isinstance(value, (list, tuple)):
             for one in value:
                 yield from _secrets_in({name: one})
-
-
-def _told(place: tuple[int | str, ...], message: str) -> str:
-    """Where settings are wrong and why; never what they hold."""
-    return f"{'.'.join(map(str, place)) or 'as a whole'}: {message.removeprefix('Value error, ')}"

@@ -11,9 +11,11 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 
+from uprank.scorers.http.replies import SCORE_KIND_HEADER
 from uprank.server.dialects.base import Body
 from uprank.server.endpoints import refusal_reply
 from uprank.server.failures import log_failure
+from uprank.server.keys import is_loopback
 from uprank.server.logs import request_id_of
 from uprank.server.refusals import Refusal, internal_error
 
@@ -40,22 +42,30 @@ _TOLD = {
 }
 
 
-def shield(app: FastAPI, cors_origins: Sequence[str]) -> None:
+def shield(app: FastAPI, cors_origins: Sequence[str], host: str) -> None:
     """Put an application behind what every request and every reply passes.
 
     Args:
         app: Whose errors are then told in the form that rerank clients know.
         cors_origins: The web pages that may call it from a browser, beside its own.
+        host: Where the server listens.
     """
     app.add_exception_handler(HTTPException, _refused)
-    app.add_middleware(_Guard, cors_origins=frozenset(cors_origins))
+    app.add_middleware(_Guard, cors_origins=frozenset(cors_origins), local=is_loopback(host))
     if cors_origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=cors_origins,
             allow_methods=["GET", "POST"],
             allow_headers=["*"],  # each SDK has some of its own; cookies are not allowed, so a page sends what it knows
-            expose_headers=["retry-after", "server-timing", "x-request-id", "x-uprank-degraded"],
+            expose_headers=[
+                "retry-after",
+                "server-timing",
+                "x-request-id",
+                "x-uprank-degraded",
+                "x-uprank-fallback",
+                SCORE_KIND_HEADER,
+            ],
         )
     app.add_middleware(_Headers)
 
@@ -91,9 +101,10 @@ class _Guard:
     A failure is logged here without its words, which may quote a document; the server below would print them.
     """
 
-    def __init__(self, app: ASGIApp, cors_origins: Collection[str]) -> None:
+    def __init__(self, app: ASGIApp, cors_origins: Collection[str], *, local: bool) -> None:
         self._app = app
         self._origins = cors_origins
+        self._local = local
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -129,8 +140,10 @@ class _Guard:
         site = headers.get("sec-fetch-site")
         if site is not None:
             return site not in ("same-origin", "none")
-        # Not sent without TLS to another machine; there nothing in between changes the host.
-        return origin.partition("://")[2] != headers.get("host")
+        # Browsers leave it out where there is no TLS. A page whose name was made to lead to this very machine (DNS
+        # rebinding) then looks like one of ours, but for that name.
+        own = headers.get("host", "")
+        return origin.partition("://")[2] != own or (self._local and not is_loopback(own.rpartition(":")[0] or own))
 
 
 def _where(scope: Scope) -> str:

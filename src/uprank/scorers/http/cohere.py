@@ -130,22 +130,21 @@ class _SDKEndpoint(ABC):
     """Sends by the SDK; where its clients come from is for the two classes below."""
 
     @abstractmethod
-    def _client(self, url: str) -> CohereClient: ...
+    def _rerank(self, url: str, arguments: dict[str, Any]) -> Reply: ...
 
     @abstractmethod
-    async def _arerank(self, url: str, arguments: dict[str, object]) -> object: ...
+    async def _arerank(self, url: str, arguments: dict[str, Any]) -> Reply: ...
 
     def send(self, call: Call, timeout: float) -> Reply | Lost:
-        client = self._client(call.url)
         try:
-            return _success(client.rerank(**_arguments(call, timeout)))
+            return self._rerank(call.url, _arguments(call, timeout))
         except (ApiError, httpx.HTTPError, *_STUMBLES) as error:
             return _came_of(error, timeout)
 
     async def asend(self, call: Call, timeout: float) -> Reply | Lost:
         try:
             with anyio.fail_after(timeout):
-                return _success(await self._arerank(call.url, _arguments(call, timeout)))
+                return await self._arerank(call.url, _arguments(call, timeout))
         except TimeoutError:
             return Lost("timeout", f"no whole reply within {timeout:g} s")
         except (ApiError, httpx.HTTPError, *_STUMBLES) as error:
@@ -158,27 +157,28 @@ class _OwnClients(_SDKEndpoint):
     def __init__(self, options: ClientOptions, keys: Keys) -> None:
         self._connections = Clients(options)
         self._keys = keys
-        self._sync: dict[httpx.Client, CohereClient] = {}
-        self._async: dict[httpx.AsyncClient, AsyncCohereClient] = {}
+        self._sync: dict[httpx.Client, ClientV2] = {}
+        self._async: dict[httpx.AsyncClient, AsyncClientV2] = {}
 
-    def _client(self, url: str) -> CohereClient:
+    def _rerank(self, url: str, arguments: dict[str, Any]) -> Reply:
         connection = self._connections.sync()
         found = self._sync.get(connection)
         if found is None:
             _forget_closed(self._sync)
-            made = ClientV2(self._key, base_url=_base(url), client_name="uprank", httpx_client=connection)
-            found = self._sync[connection] = made
-        return found
+            found = ClientV2(self._key, base_url=_base(url), client_name="uprank", httpx_client=connection)
+            self._sync[connection] = found
+        response = found.with_raw_response.rerank(**arguments)
+        return Reply(200, response.headers, _plain(response.data))
 
-    async def _arerank(self, url: str, arguments: dict[str, object]) -> object:
+    async def _arerank(self, url: str, arguments: dict[str, Any]) -> Reply:
         connection = await self._connections.current()
         found = self._async.get(connection)
         if found is None:
             _forget_closed(self._async)
-            key, base = self._key, _base(url)
-            made: AsyncCohereClient = AsyncClientV2(key, base_url=base, client_name="uprank", httpx_client=connection)
-            found = self._async[connection] = made
-        return await found.rerank(**arguments)
+            found = AsyncClientV2(self._key, base_url=_base(url), client_name="uprank", httpx_client=connection)
+            self._async[connection] = found
+        response = await found.with_raw_response.rerank(**arguments)
+        return Reply(200, response.headers, _plain(response.data))
 
     def _key(self) -> str:
         # For a server without keys: of an empty one, most versions of the SDK make a header that cannot be sent.
@@ -192,7 +192,10 @@ class _OwnClients(_SDKEndpoint):
 
 
 class _ReadyClients(_SDKEndpoint):
-    """The caller's own clients; it is for the caller to close them."""
+    """The caller's own clients; it is for the caller to close them.
+
+    They are asked by ``rerank`` alone, which a caller may have wrapped; headers do not come with its answer.
+    """
 
     def __init__(self, client: CohereClient | None, async_client: AsyncCohereClient | None, threads: int) -> None:
         self._given = client
@@ -205,17 +208,21 @@ class _ReadyClients(_SDKEndpoint):
     async def aclose(self) -> None:
         """Likewise."""
 
-    def _client(self, url: str) -> CohereClient:
+    def _rerank(self, url: str, arguments: dict[str, Any]) -> Reply:
+        return Reply(200, {}, _plain(self._client().rerank(**arguments)))
+
+    def _client(self) -> CohereClient:
         if self._given is None:
             raise ConfigurationError("Only an async Cohere client was given: await arank(), or pass client= as well.")
         return self._given
 
-    async def _arerank(self, url: str, arguments: dict[str, object]) -> object:
+    async def _arerank(self, url: str, arguments: dict[str, Any]) -> Reply:
         if self._async is not None:
-            return await self._async.rerank(**arguments)
-        call = partial(self._client(url).rerank, **arguments)
+            return Reply(200, {}, _plain(await self._async.rerank(**arguments)))
+        call = partial(self._client().rerank, **arguments)
         limiter = anyio.CapacityLimiter(self._threads)  # the gate counts; this only keeps anyio's own from counting
-        return await anyio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=limiter)
+        response = await anyio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=limiter)
+        return Reply(200, {}, _plain(response))
 
 
 def _forget_closed(clients: dict[Connection, Any]) -> None:
@@ -228,17 +235,13 @@ def _base(url: str) -> str:
     return url.removesuffix(PROVIDERS["cohere"].path)  # which the SDK appends
 
 
-def _arguments(call: Call, timeout: float) -> dict[str, object]:
+def _arguments(call: Call, timeout: float) -> dict[str, Any]:  # Any: of several types, as the SDK wants them
     named = ("model", "query", "documents")
     body = call.body or {}
     # Further fields go round the SDK's signature, which grows from version to version.
     further = {name: value for name, value in body.items() if name not in named}
     options = {"max_retries": 0, "timeout_in_seconds": timeouts(timeout), "additional_body_parameters": further}
     return {**{name: body[name] for name in named if name in body}, "request_options": options}
-
-
-def _success(response: object) -> Reply:
-    return Reply(200, {}, _plain(response))
 
 
 def _failure(error: ApiError | httpx.HTTPError, timeout: float) -> Reply | Lost:

@@ -14,7 +14,7 @@ from uprank.scorers.http.dialects import Dialect, request_body
 from uprank.scorers.http.failures import Asked, bad_reply, splittable, stated_documents
 from uprank.scorers.http.gate import Gate
 from uprank.scorers.http.messages import Call, Lost, Reply
-from uprank.scorers.http.replies import Results, read_results
+from uprank.scorers.http.replies import Results, read_results, stated_kind
 from uprank.scorers.http.retries import Clock, Meter, RetryPolicy, Step, attempts
 from uprank.scorers.http.splitting import Limits, parts, split
 from uprank.secrets import redact
@@ -52,7 +52,8 @@ class Target:
         dialect: The shape of the requests.
         fields: What is sent besides, in every request.
         instruction: Where an instruction goes.
-        kind: What the scores mean.
+        kind: What the scores mean, where a reply does not say.
+        kind_given: Whether the caller said so, so that no reply does.
         native: What is reported instead.
         listwise: Never to be split.
         limits: Of one request.
@@ -76,6 +77,7 @@ class Target:
     fields: Mapping[str, object]
     instruction: str | None
     kind: ScoreKind
+    kind_given: bool
     native: Literal["probability"] | None
     listwise: bool
     limits: Limits
@@ -88,6 +90,10 @@ class Target:
     advice: str
     keyed: Callable[[], bool]
     secrets: Callable[[], tuple[str, ...]]
+
+    def kind_of(self, reply: Reply) -> ScoreKind:
+        """What the scores of a reply mean."""
+        return self.kind if self.kind_given else stated_kind(reply.headers) or self.kind
 
     def asked(self, call: Call, documents: int) -> Asked:
         return Asked(self.provider, self.name, call, documents, self.advice, self.secrets(), self.keyed())
@@ -120,10 +126,16 @@ class _Total:
 
     values: list[float]
     warnings: dict[str, None] = field(default_factory=dict)  # in order, each once
+    kind: ScoreKind | None = None
+
+    def fits(self, results: Results) -> bool:
+        """Whether these scores mean the same as those that came before."""
+        return self.kind in (None, results.kind)
 
     def add(self, positions: range, results: Results) -> None:
         self.values[positions.start : positions.stop] = results.values
         self.warnings.update(dict.fromkeys(results.warnings))
+        self.kind = results.kind
 
 
 def prepare(
@@ -172,12 +184,16 @@ def score_plan(target: Target, memory: Memory, request: ScoreRequest, clock: Clo
             if isinstance(outcome, Exception):
                 raise outcome
             if isinstance(outcome, Results):
+                if not total.fits(outcome):
+                    raise _unlike(target, total.kind, outcome.kind)
                 total.add(chunk.positions, outcome)
                 meter.add(outcome)
                 continue
             chunks += [_Chunk(part, chunk.halvings + 1) for part in parts(chunk.positions, outcome.documents)]
             memory.limits = (memory.limits or target.limits).at_most(outcome.documents)  # for the next call
-    return Scores(total.values, target.kind, target.native, usage=_usage(target, meter), warnings=tuple(total.warnings))
+    kind = total.kind or target.kind
+    native = target.native if kind == target.kind else None  # a sigmoid is for logits alone
+    return Scores(total.values, kind, native, usage=_usage(target, meter), warnings=tuple(total.warnings))
 
 
 def _chunk_attempts(target: Target, request: ScoreRequest, chunk: _Chunk, clock: Clock, meter: Meter) -> Attempts:
@@ -205,7 +221,7 @@ def _attempts(target: Target, request: ScoreRequest, texts: Sequence[str], clock
 
     def accept(reply: Reply) -> Results:
         try:
-            results = read_results(reply.data, len(texts), target.kind)
+            results = read_results(reply.data, len(texts), target.kind_of(reply))
         except ValueError as error:
             problem = str(error)
         else:
@@ -264,10 +280,19 @@ def _check_canary(
     if not isinstance(outcome, Results):
         raise outcome if isinstance(outcome, Exception) else TypeError("the attempts of a pair are never split")
     meter.add(outcome)
-    problem = canary_problem(outcome.values, target.kind)
+    problem = canary_problem(outcome.values, outcome.kind or target.kind)
     if problem:
         raise CanaryError(f"{target.name} ({target.url}): {problem}", provider=target.provider, model=target.name)
     memory.checked = True
+
+
+def _unlike(target: Target, one: ScoreKind | None, other: ScoreKind | None) -> BadReplyError:
+    return BadReplyError(
+        f"{target.name} ({target.url}): one request was sent in parts, and the scores of one reply are of kind {one}, "
+        f"those of another of kind {other}. Ask again, or say what all of them mean by score_kind=.",
+        provider=target.provider,
+        model=target.name,
+    )
 
 
 def _usage(target: Target, meter: Meter) -> Usage:

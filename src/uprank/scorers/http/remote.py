@@ -50,6 +50,11 @@ class RemoteScorer(TalkingScorer[_Result]):
         outcomes: list[Outcome] = yield from together([score_plan(target, memory, *one) for one in each])
         return outcomes
 
+    @property
+    def url(self) -> str:
+        """Where it asks."""
+        return self._target.url
+
     def identity(self) -> Mapping[str, object] | None:
         target = self._target
         if not target.model:  # a server that runs one model may run another one tomorrow
@@ -62,6 +67,7 @@ class RemoteScorer(TalkingScorer[_Result]):
             "fields": fingerprinted(target.fields),
             "instruction": target.instruction,
             "kind": target.kind,
+            **({"kind_given": True} if target.kind_given else {}),
             "native": target.native,
         }
 

@@ -10,12 +10,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeGuard
+from typing import TypeGuard, get_args
 
 from uprank.scorers.base import ScoreKind
 from uprank.scorers.http.messages import Unreadable
 
-__all__ = ["Results", "read_results"]
+__all__ = ["SCORE_KIND_HEADER", "Results", "read_results", "stated_kind"]
+
+SCORE_KIND_HEADER = "x-uprank-score-kind"
+"""The header by which a server of this package tells what the scores of a reply mean."""
 
 _LISTS = ("results", "data", "rankings", "scores")
 _SCORES = ("relevance_score", "score", "logit", "relevanceScore")
@@ -31,12 +34,24 @@ class Results:
         tokens: As the service counts them; ``None`` where it does not say.
         search_units: Likewise.
         warnings: The service's own.
+        kind: What the scores mean.
     """
 
     values: tuple[float, ...]
     tokens: int | None = None
     search_units: float | None = None
     warnings: tuple[str, ...] = ()
+    kind: ScoreKind | None = None
+
+
+def stated_kind(headers: Mapping[str, str]) -> ScoreKind | None:
+    """What a reply says its scores mean; ``None`` where it does not, or has another word for it.
+
+    Args:
+        headers: With names in lower case.
+    """
+    stated = headers.get(SCORE_KIND_HEADER, "").strip()
+    return next((kind for kind in get_args(ScoreKind) if kind == stated), None)
 
 
 def read_results(data: object, count: int, kind: ScoreKind) -> Results:
@@ -45,7 +60,7 @@ def read_results(data: object, count: int, kind: ScoreKind) -> Results:
     Args:
         data: The decoded body.
         count: How many documents were sent.
-        kind: What the scores are declared to mean.
+        kind: What the scores mean.
 
     Raises:
         ValueError: With what is wrong, if it is not one finite score for each document.
@@ -60,7 +75,7 @@ def read_results(data: object, count: int, kind: ScoreKind) -> Results:
     if len(scored) < count:
         raise ValueError(f"{count - len(scored)} of {count} documents have no score, the first is {values.index(None)}")
     tokens, search_units = _usage(data)
-    return Results(tuple(scored), tokens, search_units, _warnings(data))
+    return Results(tuple(scored), tokens, search_units, _warnings(data), kind)
 
 
 def _items(data: object) -> Sequence[object]:

@@ -71,7 +71,8 @@ class HTTPScorer(RemoteScorer):
         max_concurrency: Most requests in flight to this host; fewer for a while after it answers 429.
         requests_per_minute: Most requests within any 60 seconds; ``None`` sets no limit.
         max_documents: Most documents of one request, where it should be fewer than the service takes.
-        score_kind: What the scores mean, where you know better than the provider's row.
+        score_kind: What the scores mean, where you know better than the provider's row, and than a reply of
+            ``uprank serve``, which tells it in a header.
         check: Score an obvious pair before the first call, and fail if the server gets it wrong.
         price: What a unit costs, by ``"tokens"``, ``"search_units"`` or ``"requests"``, e.g.
             ``{"tokens": 0.05 / 1e6}``; fills ``usage.cost``.
@@ -155,6 +156,7 @@ class HTTPScorer(RemoteScorer):
             fields=always,
             instruction=particular.instruction or row.instruction,
             kind=score_kind or particular.score_kind or row.score_kind,
+            kind_given=score_kind is not None,
             native=row.native if score_kind is None else None,
             listwise=particular.listwise,
             limits=limits.at_most(valid_count("max_documents", max_documents)),

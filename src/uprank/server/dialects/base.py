@@ -18,7 +18,10 @@ from pydantic import (
 from uprank.documents import Document, DocumentLike
 from uprank.errors import ConfigurationError, InvalidDocumentError
 from uprank.fields import Rendering
+from uprank.ranking import Ranking
+from uprank.scorers.base import ScoreKind
 from uprank.server.dialects.mistakes import mistakes_in
+from uprank.server.dialects.scales import kind_on_scale, on_scale
 from uprank.server.questions import Answer, Json, Question
 from uprank.server.refusals import Refusal
 
@@ -45,7 +48,7 @@ def _counted(value: object) -> object:
 
 
 Count = Annotated[
-    Annotated[int, Field(ge=1, strict=True)] | None,
+    Annotated[int, Field(ge=0, strict=True)] | None,
     BeforeValidator(_counted),
     WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "null"}]}),
 ]
@@ -120,6 +123,21 @@ class Body(BaseModel):
     def reply(self, answer: Answer) -> Json:
         """The body of the reply."""
         raise NotImplementedError
+
+    @property
+    def raw(self) -> bool:
+        """Whether the client wants logits, rather than probabilities, of models whose scores are one of the two."""
+        return False
+
+    def scores(self, ranking: Ranking) -> list[float | None]:
+        """The scores of a ranking, best first, on the scale that the client wants."""
+        return on_scale(ranking, raw=self.raw)
+
+    def score_kind(self, answer: Answer) -> ScoreKind | None:
+        """What the scores in the reply mean; ``None`` where there are none, or they differ in it."""
+        scored = [ranking for ranking in answer.rankings if any(hit.score is not None for hit in ranking.hits)]
+        kinds = {kind_on_scale(ranking.score_kind, raw=self.raw) for ranking in scored}
+        return kinds.pop() if len(kinds) == 1 else None
 
     @classmethod
     def refused(cls, refusal: Refusal, request_id: str) -> Json:

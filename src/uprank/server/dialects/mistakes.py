@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from pydantic import ValidationError
 
 __all__ = ["mistakes_in"]
@@ -42,12 +44,16 @@ def mistakes_in(error: ValidationError) -> str:
         elif one["type"] == "missing":
             others.setdefault(place, f"{place} is missing")
         else:
-            others.setdefault(place, f"{place}: {one['msg'].replace('Input should be', 'it must be')}")
+            others.setdefault(place, f"{place}: {_told(one['msg'])}")
     # A place that was almost right is better described by what it lacks than by its other types.
     told = {**{place: f"{place} must be {_either(types)}" for place, types in kinds.items()}, **others}
     shown = list(told.values())[:_SHOWN]
     more = f"; and {len(told) - _SHOWN} more" if len(told) > _SHOWN else ""
     return f"The request cannot be used. {'; '.join(shown)}{more}."
+
+
+def _told(message: str) -> str:
+    return re.sub(r"greater than or equal to (\S+)", r"\1 or more", message.replace("Input should be", "it must be"))
 
 
 def _place(parts: tuple[int | str, ...]) -> str:

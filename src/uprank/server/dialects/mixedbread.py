@@ -48,12 +48,13 @@ class MixedbreadBody(Body):
 
     def reply(self, answer: Answer) -> Json:
         given = self.input if self.return_input else [None] * len(self.input)
+        scored = zip(answer.ranking.hits, self.scores(answer.ranking), strict=True)
         return {
             "object": "list",
             "model": answer.model,
             "data": [
-                {"index": hit.index, "score": hit.score, "input": given[hit.index], "object": "rank_result"}
-                for hit in answer.ranking.hits
+                {"index": hit.index, "score": score, "input": given[hit.index], "object": "rank_result"}
+                for hit, score in scored
             ],
             "usage": usage_of(answer),
             "top_k": self.top_k or len(self.input),

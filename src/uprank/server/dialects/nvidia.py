@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from uprank.server.dialects.base import Body, Count, Given, GivenDocuments, as_documents, usage_of
-from uprank.server.dialects.scales import as_logits
 from uprank.server.questions import Answer, Json, Question
 from uprank.server.refusals import Refusal
 
@@ -44,11 +43,15 @@ class NvidiaBody(Body):
         return Question([query], [passages], self.asked_model, self.top_k, whole=self.truncate == "NONE")
 
     def reply(self, answer: Answer) -> Json:
-        scored = zip(answer.ranking.hits, as_logits(answer.ranking), strict=True)
+        scored = zip(answer.ranking.hits, self.scores(answer.ranking), strict=True)
         return {
             "rankings": [{"index": hit.index, "logit": logit} for hit, logit in scored],
             "usage": usage_of(answer),
         }
+
+    @property
+    def raw(self) -> bool:
+        return True
 
     @property
     def asked_model(self) -> str | None:

@@ -6,9 +6,7 @@ from typing import Annotated
 
 from pydantic import AliasChoices, Field
 
-from uprank.ranking import Ranking
 from uprank.server.dialects.base import Body, Texts, usage_of
-from uprank.server.dialects.scales import on_scale
 from uprank.server.questions import Answer, Json, Question
 from uprank.server.refusals import Refusal
 
@@ -65,9 +63,12 @@ class PairsBody(Body):
         return Question(queries, [[one] for one in documents], self.model, None, self.instruction)
 
     def reply(self, answer: Answer) -> Json:
-        raw = self.use_activation is False
-        pairs = zip(answer.rankings, answer.question.documents, strict=True)
-        scores = [score for ranking, texts in pairs for score in _in_order(ranking, len(texts), raw=raw)]
+        scores: list[float | None] = []
+        for ranking, texts in zip(answer.rankings, answer.question.documents, strict=True):
+            in_order: list[float | None] = [None] * len(texts)
+            for hit, score in zip(ranking.hits, self.scores(ranking), strict=True):
+                in_order[hit.index] = score
+            scores += in_order
         return {
             "id": answer.request_id,
             "object": "list",
@@ -77,10 +78,6 @@ class PairsBody(Body):
             "usage": usage_of(answer),
         }
 
-
-def _in_order(ranking: Ranking, count: int, *, raw: bool) -> list[float | None]:
-    """The scores of a ranking in the order in which its documents were given."""
-    scores: list[float | None] = [None] * count
-    for hit, score in zip(ranking.hits, on_scale(ranking, raw=raw), strict=True):
-        scores[hit.index] = score
-    return scores
+    @property
+    def raw(self) -> bool:
+        return self.use_activation is False

@@ -17,7 +17,6 @@ from typing import Annotated, ClassVar
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from uprank.server.dialects.base import Body, Count, GivenDocuments, as_documents, echoed, usage_of
-from uprank.server.dialects.scales import on_scale
 from uprank.server.questions import Answer, Json, Question
 
 __all__ = ["Config", "RerankBody", "RerankV1Body"]
@@ -120,7 +119,7 @@ class RerankBody(Body):
 
     def reply(self, answer: Answer) -> Json:
         ranking = answer.ranking
-        scored = zip(ranking.hits, on_scale(ranking, raw=self._raw), strict=True)
+        scored = zip(ranking.hits, self.scores(ranking), strict=True)
         simple, given = self._is_simple, self.documents
         every_key = simple or all(getattr(self, name) is None for name in self.model_fields_set - _IN_ALL_FORMS)
         results: list[dict[str, object]]
@@ -149,17 +148,17 @@ class RerankBody(Body):
         return reply
 
     @property
+    def raw(self) -> bool:
+        # Infinity says raw_scores, vLLM the opposite.
+        return bool(self.raw_scores) if self.use_activation is None else not self.use_activation
+
+    @property
     def _is_simple(self) -> bool:
         if self.top_n is not None:
             return False
         named = self.model_fields_set  # of a client that fills in every field it knows, most are null
         alone = "top_k" in named and named <= _SIMPLE
         return alone or self.top_k is not None or self.config is not None
-
-    @property
-    def _raw(self) -> bool | None:
-        """Which scale is asked for: Infinity says ``raw_scores``, vLLM the opposite."""
-        return self.raw_scores if self.use_activation is None else not self.use_activation
 
 
 class RerankV1Body(RerankBody):

@@ -1,4 +1,4 @@
-"""Scores on the scale that a dialect defines, made of those that the model gave."""
+"""Scores on the scale that a client asks for, made of those that the model gave."""
 
 from __future__ import annotations
 
@@ -6,40 +6,41 @@ import math
 
 from uprank.calibration import sigmoid
 from uprank.ranking import Ranking
+from uprank.scorers.base import ScoreKind
 
-__all__ = ["as_logits", "as_probabilities", "on_scale"]
+__all__ = ["kind_on_scale", "on_scale"]
 
 _LEAST = 5e-324  # the smallest float above 0
 _MOST = 1.0 - 2.0**-53  # the largest below 1
 
 
-def on_scale(ranking: Ranking, *, raw: bool | None) -> list[float | None]:
+def kind_on_scale(kind: ScoreKind | None, *, raw: bool) -> ScoreKind | None:
+    """What scores mean once they are on a scale.
+
+    Args:
+        kind: What the model's mean.
+        raw: As for :func:`on_scale`.
+    """
+    if kind in ("logit", "probability"):
+        return "logit" if raw else "probability"
+    return kind
+
+
+def on_scale(ranking: Ranking, *, raw: bool) -> list[float | None]:
     """The scores of a ranking, best first.
+
+    Cosines and scores that only give an order stay as they are: nothing makes probabilities or logits of them.
 
     Args:
         ranking: Any.
-        raw: True for logits, false for probabilities, ``None`` for what the model gave.
+        raw: Whether logits are wanted, rather than probabilities. Certainty has no finite log odds: 0 and 1 are taken
+            as the floats next to them. The order stays.
     """
-    if raw is None:
-        return [hit.score for hit in ranking.hits]
-    return as_logits(ranking) if raw else as_probabilities(ranking)
-
-
-def as_probabilities(ranking: Ranking) -> list[float | None]:
-    """The sigmoid of logits; scores that are none stay as they are, since no sigmoid makes probabilities of them."""
-    if ranking.score_kind != "logit":
-        return [hit.score for hit in ranking.hits]
-    return [None if hit.score is None else sigmoid(hit.score) for hit in ranking.hits]
-
-
-def as_logits(ranking: Ranking) -> list[float | None]:
-    """The log odds of probabilities; scores that are none stay as they are.
-
-    Certainty has no finite log odds: 0 and 1 are taken as the floats next to them. The order stays.
-    """
-    if ranking.score_kind != "probability":
-        return [hit.score for hit in ranking.hits]
-    return [None if hit.score is None else _log_odds(hit.score) for hit in ranking.hits]
+    scores = [hit.score for hit in ranking.hits]
+    if kind_on_scale(ranking.score_kind, raw=raw) == ranking.score_kind:
+        return scores
+    turned = _log_odds if raw else sigmoid
+    return [None if score is None else turned(score) for score in scores]
 
 
 def _log_odds(probability: float) -> float:

@@ -9,6 +9,8 @@ from uprank.server.refusals import Refusal
 __all__ = ["SieBody"]
 
 _CODES = {
+    "missing_api_key": "UNAUTHORIZED",
+    "invalid_api_key": "UNAUTHORIZED",
     "model_not_found": "MODEL_NOT_FOUND",
     "model_unavailable": "MODEL_LOAD_FAILED",
     "overloaded": "QUEUE_FULL",
@@ -51,13 +53,13 @@ class SieBody(Body):
         return Question([query], [items], self.model, instruction=self.instruction)
 
     def reply(self, answer: Answer) -> Json:
+        scored = zip(answer.ranking.hits, self.scores(answer.ranking), strict=True)
         ids = [_id_of(item, f"item-{number}") for number, item in enumerate(self.items)]
         return {
             "model": answer.model,
             "query_id": _id_of(self.query, None),
             "scores": [
-                {"item_id": ids[hit.index], "score": hit.score, "rank": rank}
-                for rank, hit in enumerate(answer.ranking.hits)
+                {"item_id": ids[hit.index], "score": score, "rank": rank} for rank, (hit, score) in enumerate(scored)
             ],
         }
 

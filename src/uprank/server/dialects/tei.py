@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from uprank.server.dialects.base import Body, Count, Texts
-from uprank.server.dialects.scales import on_scale
 from uprank.server.questions import Answer, Json, Question
 from uprank.server.refusals import Refusal
 
@@ -55,11 +54,14 @@ class TeiBody(Body):
         return Question([self.query], [self.texts], self.model, self.top_n, whole=self.truncate is False)
 
     def reply(self, answer: Answer) -> Json:
-        ranking = answer.ranking
-        scored = zip(ranking.hits, on_scale(ranking, raw=bool(self.raw_scores)), strict=True)
+        scored = zip(answer.ranking.hits, self.scores(answer.ranking), strict=True)
         if self.return_text:
             return [{"index": hit.index, "text": self.texts[hit.index], "score": score} for hit, score in scored]
         return [{"index": hit.index, "score": score} for hit, score in scored]
+
+    @property
+    def raw(self) -> bool:
+        return bool(self.raw_scores)
 
     @classmethod
     def refused(cls, refusal: Refusal, request_id: str) -> Json:

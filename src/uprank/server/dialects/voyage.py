@@ -51,7 +51,8 @@ class VoyageBody(Body):
 
     def reply(self, answer: Answer) -> Json:
         hits = answer.ranking.hits
-        data: list[dict[str, object]] = [{"index": hit.index, "relevance_score": hit.score} for hit in hits]
+        scored = zip(hits, self.scores(answer.ranking), strict=True)
+        data: list[dict[str, object]] = [{"index": hit.index, "relevance_score": score} for hit, score in scored]
         if self.return_documents:
             for result, hit in zip(data, hits, strict=True):
                 result["document"] = hit.document.text

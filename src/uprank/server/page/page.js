@@ -100,7 +100,7 @@ async function loadModels() {
     models = content.data;
   } catch (error) {
     models = null;
-    if (error.status === 401) askForKey(error.message);
+    if (error.status === 401) askForKey(at("key").value.trim() && error.message); // none yet is no mistake
     else tell("models", error.message);
     return false;
   }
@@ -120,18 +120,9 @@ const isDefault = (model, number) => model.default ?? number === 0;
 
 const chosenModels = () => [...document.querySelectorAll("[name=model]:checked")].map((box) => box.value);
 
-/** What a model's scores mean; some models know it only once they are loaded. */
-async function kindOf(name) {
-  const known = () => models.find((model) => model.id === name)?.score_kind ?? "";
-  if (!known()) {
-    const reply = await asked("v1/models").catch(() => null);
-    models = reply?.content.data ?? models;
-  }
-  return known();
-}
-
 function askForKey(message) {
   at("key-field").hidden = false;
+  if (!models) at("models").replaceChildren(made("p", { class: "help" }, "They are listed once there is a key."));
   tell("key", message);
 }
 
@@ -211,6 +202,8 @@ let running = null; // the AbortController of the run under way
 async function rerank() {
   running?.abort();
   if (!models && !(await loadModels())) {
+    const keyless = !at("key-field").hidden && !at("key").value.trim();
+    if (keyless) tell("key", "There is no key yet.");
     at(at("key-field").hidden ? "query" : "key").focus();
     return;
   }
@@ -227,6 +220,7 @@ async function rerank() {
   before.classList.add("before");
   before.append(list(body.documents.map((given, index) => hit(index, index, given))));
   columns.replaceChildren(before, ...waiting);
+  showMore();
   const told = [];
   for (const [number, name] of names.entries()) { // one after the other, so that none slows another's time
     if (running !== run) return;
@@ -239,8 +233,6 @@ async function rerank() {
   at("stop").hidden = true;
   columns.setAttribute("aria-busy", "false");
   at("status").textContent = told.join(" ");
-  if (columns.scrollWidth > columns.clientWidth) columns.tabIndex = 0; // so that keys can scroll it
-  else columns.removeAttribute("tabindex");
   if (at("results").getBoundingClientRect().top > innerHeight / 2) at("results").scrollIntoView();
 }
 
@@ -259,8 +251,8 @@ async function fill(place, name, body, signal) {
     return `${name}: ${error.message}`;
   }
   const inServer = serverTime(reply.headers.get("server-timing"));
-  const times = shortTime(reply.elapsed) + (inServer === null ? "" : `, ${shortTime(inServer)} in the server`);
-  const kind = await kindOf(name);
+  const times = shortTime(reply.elapsed) + (inServer === null ? "" : `, ${shortTime(inServer)} in server`);
+  const kind = reply.headers.get("x-uprank-score-kind") ?? "";
   const kept = results.length < body.documents.length ? `the first ${results.length} of ${body.documents.length}` : "";
   describe(place, `${times}\n${[kept, kind && `scores: ${SCORES[kind] ?? kind}`].filter(Boolean).join(", ")}`);
   for (const warning of reply.content.meta?.warnings ?? []) place.append(made("p", { class: "warning" }, String(warning)));
@@ -274,6 +266,15 @@ async function fill(place, name, body, signal) {
   slide(hits);
   const first = results.length ? ` Document ${results[0].index + 1} is first.` : "";
   return `${name} ranked ${counted(body.documents.length, "document")} in ${shortTime(reply.elapsed)}.${first}`;
+}
+
+/** Show at which side columns go on, and let keys scroll them if there are any. */
+function showMore() {
+  const hidden = columns.scrollWidth - columns.clientWidth;
+  columns.classList.toggle("more-before", columns.scrollLeft > 1);
+  columns.classList.toggle("more-after", columns.scrollLeft < hidden - 1);
+  if (hidden > 1) columns.tabIndex = 0;
+  else columns.removeAttribute("tabindex");
 }
 
 function column(name, told) {
@@ -374,6 +375,9 @@ at("example").addEventListener("click", () => {
 });
 
 at("whole").addEventListener("change", () => columns.classList.toggle("whole", at("whole").checked));
+
+columns.addEventListener("scroll", showMore, { passive: true });
+new ResizeObserver(showMore).observe(columns);
 
 columns.addEventListener("pointerover", (event) => {
   const index = event.target.closest(".hit")?.dataset.index;
