@@ -1,10 +1,12 @@
 """The rows that wait, of all calls on a model, and how batches are formed of them.
 
-Callers are served by their virtual time, the tokens that were run for them: the one with the least
-leads the next batch (start-time fair queueing; Goyal, Vin and Cheng, 1996). It begins with that
-caller's longest row, and rows of like length, whoever gave them, fill it up. So what a small call
-waits for does not grow with the size of the other calls, and there is next to no padding. Where the
-model needs no padding, rows of any length fill it up, those of the nearest length first.
+The call with the least left to run leads the next batch, and of like calls the one that came first
+(shortest remaining processing time; Schrage, 1968): when there is more to do than time, as many calls
+as can be are answered, rather than all of them late. Of eight batches one at least is the oldest
+call's, however many small ones keep coming. A batch begins with its leader's longest row, and rows of
+like length fill it up: the leader's and those of the calls that come next. Only these are looked at,
+so that what is next is done soon; they are enough that there is little padding. Where the model needs
+no padding, rows of any length fill it up, the leader's before others'.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import heapq
 from bisect import bisect_right
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count as counting
 from operator import attrgetter
 from typing import Generic, TypeAlias, TypeVar
 
@@ -23,26 +26,32 @@ __all__ = ["Batch", "Pool", "Share"]
 Rows: TypeAlias = "list[Row[object]]"
 
 _length = attrgetter("length")
-_served = attrgetter("served")
-_waiting = attrgetter("tokens")
+_number = attrgetter("number")
+_numbers = counting()
 
 _LIKE = 0.85  # rows at least this long, of the longest, are of like length
 _OVERHEAD = 32  # a batch more costs about as much as a 32nd of a full one: that much padding may be spent to spare it
 _SMALL = 2  # a call of which at most so many full batches wait is kept together where a larger one waits too
+_NEXT = 6  # batches are filled from the calls that come next, of which so many full ones wait
+_AGEING = 8  # of so many batches one is the oldest call's
 
 
 class Share:
-    """What one caller has in the pool; to be subclassed.
+    """What one call has in the pool; to be subclassed.
 
     Attributes:
-        served: The caller's virtual time.
+        number: Calls are numbered as they come.
+        begun: Whether a row of it was taken.
         tokens: How many wait.
+        coming: About how many are to come that are not in the pool yet.
         rows: Those that wait, by group: short ones first, of equally long ones the oldest last.
     """
 
     def __init__(self) -> None:
-        self.served = 0
+        self.number = next(_numbers)
+        self.begun = False
         self.tokens = 0
+        self.coming = 0
         self.rows: dict[Hashable, Rows] = {}
 
 
@@ -56,7 +65,7 @@ class Batch(Generic[AnyShare]):
     Attributes:
         padded: Whether its rows are padded to the longest.
         rows: Of one group.
-        shares: For each caller, where its rows are.
+        shares: For each call, where its rows are.
         longest: Tokens of the longest row.
         tokens: Of all rows, padding not counted; a row has at least one.
     """
@@ -90,7 +99,7 @@ class Batch(Generic[AnyShare]):
             self.longest = row.length
 
     def only(self, share: AnyShare) -> Batch[AnyShare]:
-        """The rows of one caller, as a batch."""
+        """The rows of one call, as a batch."""
         batch: Batch[AnyShare] = Batch(self.padded)
         for position in self.shares[share]:
             batch.add(share, self.rows[position])
@@ -102,14 +111,17 @@ class Pool(Generic[AnyShare]):
 
     Attributes:
         padded: Whether batches are to be formed for padding.
+        latest_first: Whether of like calls the last comes first, which is right where callers do not wait
+            long enough for their turn: who came first is about to leave.
         tokens: How many wait, padding not counted.
     """
 
     def __init__(self) -> None:
         self.padded = True
+        self.latest_first = False
         self.tokens = 0
         self._shares: dict[AnyShare, None] = {}  # of those who have rows here; a dict keeps their order
-        self._clock = 0  # the virtual time of who led last
+        self._passed_over = 0  # batches since the oldest call led one
 
     def __bool__(self) -> bool:
         return bool(self._shares)
@@ -118,12 +130,10 @@ class Pool(Generic[AnyShare]):
         return sum(len(rows) for share in self._shares for rows in share.rows.values())
 
     def add(self, share: AnyShare, rows: Sequence[Row[object]]) -> None:
-        """Let rows wait. A caller that had none here saves up no virtual time while it is away."""
+        """Let rows wait."""
         if not rows:
             return
-        if share not in self._shares:
-            self._shares[share] = None
-            share.served = max(share.served, self._clock)
+        self._shares[share] = None
         groups: dict[Hashable, Rows] = {}
         for row in rows:
             groups.setdefault(row.group, []).append(row)
@@ -138,16 +148,32 @@ class Pool(Generic[AnyShare]):
 
     def put_back(self, batch: Batch[AnyShare], share: AnyShare) -> None:
         """Let rows of a batch that came to nothing wait again."""
-        rows = [batch.rows[position] for position in batch.shares[share]]
-        share.served -= sum(map(_length, rows))
-        self.add(share, rows)
+        self.add(share, [batch.rows[position] for position in batch.shares[share]])
 
     def drop(self, share: AnyShare) -> None:
-        """Forget the rows of a caller."""
+        """Forget the rows of a call."""
         self._shares.pop(share, None)
         self.tokens -= share.tokens
         share.tokens = 0
         share.rows.clear()
+
+    def rank(self, share: AnyShare, budget: int) -> tuple[int, bool, int]:
+        """Tells by comparison whose turn it is; the least is next.
+
+        Calls are alike while neither has twice as many full batches left to run as the other, or both have less
+        than one: small differences should not decide who waits. Of like calls one that was begun is finished
+        first.
+
+        Args:
+            share: Any call's.
+            budget: Tokens of a full batch.
+        """
+        left = (share.tokens + share.coming) // budget
+        return left.bit_length(), not share.begun, -share.number if self.latest_first else share.number
+
+    def would_lead(self, share: AnyShare, budget: int) -> bool:
+        """Whether a call that has no rows here would come before all that have."""
+        return all(self.rank(share, budget) < self.rank(other, budget) for other in self._shares)
 
     def take(self, budget: int, target: int) -> Batch[AnyShare]:
         """Form a batch; there must be rows.
@@ -156,23 +182,30 @@ class Pool(Generic[AnyShare]):
             budget: The most tokens, padding counted where there is any; a longer row makes a batch of its own.
             target: About how many tokens it should have, padding not counted.
         """
-        leader = min(self._shares, key=_served)
-        self._clock = leader.served
+        ranked = sorted(self._shares, key=lambda share: self.rank(share, budget))
+        leader, aged = self._leader(ranked)
         group, own = max(leader.rows.items(), key=_longest)
         filling = _Filling[AnyShare](budget, target, padded=self.padded)
         filling.batch.add(leader, own[-1])
+        others = [leader, *(share for share in ranked if group in share.rows and share is not leader)]
+        following = _beginning(others, _NEXT * budget if self.padded else target)
+        small = leader.tokens <= _SMALL * budget < max(share.tokens for share in following)
         self._remove(leader, group, slice(-1, None))
-        if filling.full:
-            return filling.batch
-        others = [share for share in self._shares if group in share.rows and share is not leader]
         # Among small calls alone that would only pad: they are all answered at about the same time anyway.
-        if leader.tokens <= _SMALL * budget < max(map(_waiting, self._shares), default=0) or not others:
+        if aged or small or not self.padded or len(following) == 1:
             self._fill(filling, [leader], group)
-        if others:
-            everyone = sorted([leader, *others], key=_served)
-            self._fill(filling, everyone, group)
-            self._fill(filling, everyone, group, up=True)
+        self._fill(filling, following, group)
+        self._fill(filling, following, group, up=True)
         return filling.batch
+
+    def _leader(self, ranked: Sequence[AnyShare]) -> tuple[AnyShare, bool]:
+        """Who leads the next batch, and whether only because it is the oldest."""
+        leader, oldest = ranked[0], min(ranked, key=_number)
+        self._passed_over = 0 if leader is oldest else self._passed_over + 1
+        if self._passed_over < _AGEING:
+            return leader, False
+        self._passed_over = 0
+        return oldest, True
 
     def _fill(
         self, filling: _Filling[AnyShare], shares: Sequence[AnyShare], group: Hashable, *, up: bool = False
@@ -196,8 +229,8 @@ class Pool(Generic[AnyShare]):
         rows = share.rows[group]
         tokens = sum(map(_length, rows[which]))
         del rows[which]
+        share.begun = True
         share.tokens -= tokens
-        share.served += tokens
         self.tokens -= tokens
         if not rows:
             del share.rows[group]
@@ -255,6 +288,16 @@ class _Filling(Generic[AnyShare]):
             self.batch.add(share, row)
             counts[share] = counts.get(share, 0) + 1
         return counts
+
+
+def _beginning(shares: Sequence[AnyShare], tokens: int) -> list[AnyShare]:
+    """The first calls, until as many tokens as that wait of them."""
+    waiting = 0
+    for number, share in enumerate(shares, 1):
+        waiting += share.tokens
+        if waiting >= tokens:
+            return [*shares[:number]]
+    return [*shares]
 
 
 def _outward(share: AnyShare, rows: Rows, start: int, *, up: bool) -> Iterator[tuple[AnyShare, Row[object]]]:

@@ -1,4 +1,4 @@
-"""Runs the calls on one local model: rows of all callers share batches, and no caller starves another."""
+"""Runs the calls on one local model: rows of all callers share batches, small calls go first, none starves."""
 
 from __future__ import annotations
 
@@ -74,13 +74,15 @@ class Scheduler:
         session = self._session
         return None if session is None else session.runner
 
-    def submit(self, make: MakeJob, failed: Failed | None = None) -> Future[list[Outcome]]:
+    def submit(self, make: MakeJob, failed: Failed | None = None, *, rows: int = 0) -> Future[list[Outcome]]:
         """Queue a job.
 
         Args:
             make: Makes the job; called on the scheduler's thread once the model is loaded.
             failed: Makes outcomes of an error that the whole call fails with; by default the future
                 raises it.
+            rows: About how many rows the job will give: small calls go before large ones. Without, it counts for
+                as large as what it has given so far and was not run yet.
 
         Returns:
             A future that can be cancelled at any time: rows that wait leave the pool at once, those
@@ -101,7 +103,7 @@ class Scheduler:
                     predecessor=self._ending,
                 )
             try:
-                return session.submit(make, failed)
+                return session.submit(make, failed, rows)
             finally:
                 if _exiting:  # from a thread that outlives the main one: nothing would end the threads later
                     self._end(unload=False)

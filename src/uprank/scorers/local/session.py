@@ -18,6 +18,7 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 
 from uprank.errors import OverloadedError
+from uprank.scorers.local.asking import Askable
 from uprank.scorers.local.lanes import AnyRunner, Lanes, Mailbox
 from uprank.scorers.local.pool import Batch, Pool
 from uprank.scorers.local.tasks import Call, Failed, MakeJob, Task
@@ -62,13 +63,14 @@ class Session:
         self._predecessor = predecessor
         self._lock = threading.Lock()
         self._tasks: dict[Call, Task] = {}
-        self._askable: deque[Task] = deque()  # those with more rows to give, whose turn is next first
+        self._askable = Askable()
         self._finished: deque[Task] = deque()
         self._cancelled: deque[Call] = deque()
         self._short: set[Task] = set()  # those that memory ran out under
         self._pool: Pool[Task] = Pool()
         self._budget = self._full_budget = 1
         self._planned = 0  # batches that what waits shall make
+        self._hurry = 0.0  # until when the last of like calls comes first
         self._filled = 0.0  # when the first of the rows came that wait
         self._company = self._met = False  # whether a call is likely to meet others
         self._lanes = Lanes(name, 0, [])
@@ -82,8 +84,8 @@ class Session:
 
     # --- what callers do, on their own threads
 
-    def submit(self, make: MakeJob, failed: Failed | None) -> Call:
-        """Take on a call.
+    def submit(self, make: MakeJob, failed: Failed | None, rows: int = 0) -> Call:
+        """Take on a call; as for :meth:`uprank.scorers.local.scheduler.Scheduler.submit`.
 
         Raises:
             OverloadedError: If too many wait.
@@ -98,8 +100,8 @@ class Session:
                 )
             others = bool(self._tasks)
             self._company, self._met = others or self._met, others
-            task = self._tasks[call] = Task(make, call, failed)
-            self._askable.append(task)
+            task = self._tasks[call] = Task(make, call, failed, rows)
+            self._askable.add(task)
         self._mailbox.put(self)
         return call
 
@@ -186,15 +188,12 @@ class Session:
         with self._lock:
             if task.call not in self._tasks:
                 return
-            self._askable.remove(task)
+            self._askable.note_asked(task)
+            task.note_given(rows)
             if rows is None:
-                task.given = True
+                self._askable.remove(task)
                 if not task.untaken:
                     self._finished.append(task)
-                return
-            self._askable.append(task)
-            task.untaken += len(rows)
-            task.stalled = not rows and task.untaken > 0
             if rows:
                 if not self._pool:
                     self._filled = time.monotonic()
@@ -259,6 +258,7 @@ class Session:
                     self._plan(len(self._lanes.idle) + self._lanes.woken + 1)
                 target = self._budget if self._planned == 1 else -(-self._pool.tokens // self._planned)
                 self._planned -= 1
+                self._pool.latest_first = time.monotonic() < self._hurry
                 batch = self._pool.take(self._budget, target)
                 self._dispatch()
             elif not pending:
@@ -312,6 +312,10 @@ class Session:
             call = self._cancelled.popleft()
             task = self._tasks.get(call)
             if task is not None:
+                if task.begun and len(self._tasks) > 1:
+                    # What was run of it was for nothing. As long as callers leave before they have their turn,
+                    # those who came last have the most time left; for about as long as this one waited.
+                    self._hurry = 2 * time.monotonic() - task.since
                 self._forget(task)
                 call.set_running_or_notify_cancel()  # tells those who wait for several futures
 
@@ -328,18 +332,9 @@ class Session:
                 self._budget = self._full_budget
 
     def _next_to_ask(self) -> Task | None:
-        """Whose rows to tokenise next. Room is kept in the pool for those who have none waiting."""
+        """Whose rows to tokenise next."""
         mark = max(_WAITING_TOKENS, _WAITING_BATCHES * self._full_budget * len(self._lanes))
-        if self._pool.tokens >= 2 * mark:
-            return None
-        more = None
-        for task in self._askable:
-            if not task.stalled:
-                if not task.tokens:
-                    return task
-                if more is None and self._pool.tokens < mark:
-                    more = task
-        return more
+        return self._askable.next(self._pool, self._budget, mark)
 
     def _dispatch(self) -> float | None:
         """Wake as many idle lanes as there is work for; tells the seconds to wait before, if any."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from typing import Any, TypeAlias
 from weakref import WeakMethod
 
 from uprank.scorers.base import Outcome
-from uprank.scorers.local.jobs import Job
+from uprank.scorers.local.jobs import Job, Row
 from uprank.scorers.local.pool import Share
 
 __all__ = ["AnyJob", "Call", "Failed", "MakeJob", "Task"]
@@ -17,6 +18,8 @@ __all__ = ["AnyJob", "Call", "Failed", "MakeJob", "Task"]
 AnyJob: TypeAlias = Job[Any, Any]  # what rows and outputs are is between a job and its runner
 MakeJob: TypeAlias = Callable[[], AnyJob]
 Failed: TypeAlias = Callable[[Exception], list[Outcome]]
+
+_ROW_TOKENS = 128  # that a row is thought to have before one is seen
 
 
 class Call(Future[list[Outcome]]):
@@ -54,15 +57,22 @@ class Task(Share):
         make: Makes the job.
         call: Who waits for it.
         failed: Makes outcomes of an error; without, the call raises it.
+        rows: About how many rows it will give.
 
     Attributes:
+        announced: About how many rows it will give.
+        since: When it came, by the monotonic clock.
+        expected: About how many rows it has still to give.
         untaken: How many of its rows wait or run.
         given: Whether it has given all its rows.
         stalled: Whether it gives more only when those are taken.
     """
 
-    def __init__(self, make: MakeJob, call: Call, failed: Failed | None) -> None:
+    def __init__(self, make: MakeJob, call: Call, failed: Failed | None, rows: int = 0) -> None:
         super().__init__()
+        self.since = time.monotonic()
+        self.announced = self.expected = rows
+        self.coming = rows * _ROW_TOKENS
         self.call = call
         self._make = make
         self._job: AnyJob | None = None
@@ -79,6 +89,18 @@ class Task(Share):
             close = WeakMethod(self._job.close)  # whoever keeps the answer keeps no job
             self.call.add_done_callback(lambda _: _if_there(close()))
         return self._job
+
+    def note_given(self, rows: Sequence[Row[object]] | None) -> None:
+        """Note what the job gave when it was asked for rows. More rows are thought to be as long as the last ones."""
+        if rows is None:
+            self.given = True
+            self.expected = self.coming = 0
+            return
+        self.untaken += len(rows)
+        self.stalled = not rows and self.untaken > 0
+        if rows:
+            self.expected = max(0, self.expected - len(rows))
+            self.coming = self.expected * sum(row.length for row in rows) // len(rows)
 
     def fail(self, error: BaseException) -> None:
         """Give the error as the answer."""

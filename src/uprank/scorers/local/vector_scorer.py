@@ -169,7 +169,7 @@ class VectorScorer(LocalScorer):
             made.append(PrecomputeJob(self._loaded(), list(texts), bar))
             return made[0]
 
-        return _Precomputing(texts, made, self._scheduler.submit(make))
+        return _Precomputing(texts, made, self._scheduler.submit(make, rows=len(texts)))
 
     def _kept_as(self) -> dict[str, object]:
         """What of a scorer's identity is about vectors: how they are made of a text, and rounded."""

@@ -135,17 +135,21 @@ class LocalScorer(Scorer):
         def failed(error: Exception) -> list[Outcome]:
             return [error] * len(requests)  # as values: asyncio cannot carry every error out of a thread
 
-        return self._submitted(lambda: self._job(requests), failed)
+        texts = sum(len(request.texts) for request in requests)
+        return self._submitted(lambda: self._job(requests), failed, rows=texts)
 
     @contextmanager
-    def _submitted(self, make: MakeJob, failed: Failed | None = None) -> Iterator[Future[list[Outcome]]]:
+    def _submitted(
+        self, make: MakeJob, failed: Failed | None = None, *, rows: int = 0
+    ) -> Iterator[Future[list[Outcome]]]:
         """Run a job while the block lasts; cancelled where the block is left by an error.
 
         Args:
             make: Makes the job, on the scheduler's thread, with the model loaded.
             failed: Makes outcomes of an error; by default the future raises it.
+            rows: About how many rows it will give.
         """
-        future = self._scheduler.submit(make, failed)
+        future = self._scheduler.submit(make, failed, rows=rows)
         try:
             yield future
         except BaseException:  # cancelled, or interrupted: others need not wait for this
