@@ -32,7 +32,8 @@ _numbers = counting()
 _LIKE = 0.85  # rows at least this long, of the longest, are of like length
 _OVERHEAD = 32  # a batch more costs about as much as a 32nd of a full one: that much padding may be spent to spare it
 _SMALL = 2  # a call of which at most so many full batches wait is kept together where a larger one waits too
-_NEXT = 6  # batches are filled from the calls that come next, of which so many full ones wait
+_NEXT = 6  # batches are filled from the calls that come next, of which so many full ones wait, or
+_PART = 8  # this part of all that waits, if that is more
 _AGEING = 8  # of so many batches one is the oldest call's
 
 
@@ -188,7 +189,7 @@ class Pool(Generic[AnyShare]):
         filling = _Filling[AnyShare](budget, target, padded=self.padded)
         filling.batch.add(leader, own[-1])
         others = [leader, *(share for share in ranked if group in share.rows and share is not leader)]
-        following = _beginning(others, _NEXT * budget if self.padded else target)
+        following = _beginning(others, max(_NEXT * budget, self.tokens // _PART) if self.padded else target)
         small = leader.tokens <= _SMALL * budget < max(share.tokens for share in following)
         self._remove(leader, group, slice(-1, None))
         # Among small calls alone that would only pad: they are all answered at about the same time anyway.
