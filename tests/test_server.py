@@ -12,7 +12,9 @@ from uprank import Reranker
 
 @pytest.fixture(scope="module")
 def address():
-    with serving({"table": Reranker(TableScorer("table", {"a": 0.25, "b": 0.75, "c": 0.5}))}) as address:
+    with serving(
+        {"table": Reranker(TableScorer("table", {"a": 0.25, "b": 0.75, "c": 0.5}, kind="probability"))}
+    ) as address:
         yield address
 
 
