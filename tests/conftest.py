@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from uprank import Document
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# HTTP clients, of which the tests make thousands, read 40 ms of authorities each. None is asked here: one will do.
+os.environ["SSL_CERT_FILE"] = str(Path(__file__).parent / "certificates" / "unrelated.pem")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as of a job that a shell has put in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

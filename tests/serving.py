@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -32,10 +33,18 @@ def serving(rerankers: Mapping[str, Reranker], **settings: object) -> Iterator[s
         yield address
 
 
+class _Prompt(uvicorn.Server):
+    """Looks more often whether it should end."""
+
+    async def main_loop(self) -> None:
+        while not self.should_exit:
+            await asyncio.sleep(0.01)
+
+
 @contextmanager
 def serving_app(app: FastAPI) -> Iterator[str]:
     """Run a server with this application; gives its address."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", access_log=False, lifespan="on"))
+    server = _Prompt(uvicorn.Config(app, port=0, log_level="warning", access_log=False, lifespan="on"))
     thread = threading.Thread(target=server.run, name="server", daemon=True)
     thread.start()
     try:

@@ -211,7 +211,7 @@ def test_requests_at_once_each_get_their_own_answer():
     pool = [f"text {number}" for number in range(60)]
     bodies = [
         {"query": f"query {number}", "documents": rng.choices(pool, k=rng.randint(1, 40)), "top_n": rng.randint(1, 40)}
-        for number in range(500)
+        for number in range(200)
     ]
 
     with serving({"slow": reranker}, max_queue=len(bodies)) as address:

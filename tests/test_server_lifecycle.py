@@ -317,6 +317,7 @@ class TestProcess:
             server.signal(signal.SIGTERM)
             assert server.exit_code() == 0
 
+    @pytest.mark.slow
     def test_a_second_signal_ends_it_at_once(self, tmp_path):
         config = toml(tmp_path / "u.toml", f"{SLOW}seconds = 60\n")
         with served("--config", config) as server, ThreadPoolExecutor(1) as pool:
@@ -331,6 +332,7 @@ class TestProcess:
             with pytest.raises((ConnectionError, http.client.HTTPException)):
                 under_way.result(10)
 
+    @pytest.mark.slow
     def test_it_ends_while_a_model_is_being_loaded(self, tmp_path):
         config = toml(tmp_path / "u.toml", f"warm = true\n{SLOW}load_seconds = 60\n")
         with served("--config", config) as server:

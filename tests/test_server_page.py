@@ -256,6 +256,7 @@ def test_a_server_that_is_gone_is_told_of(window):
         expect(page.get_by_role("region", name="table")).to_contain_text("The server cannot be reached.")
 
 
+@pytest.mark.slow
 def test_two_hundred_documents_of_which_the_best_five_are_wanted(window, address, models):
     documents = [f"note {number} on {word}" for number in range(100) for word in ("files", "snakes")]
     with window.opened(address) as (page, _):
@@ -311,6 +312,7 @@ def test_the_example_is_filled_in_and_ranks(window, address):
         expect(first).to_contain_text("dogs")
 
 
+@pytest.mark.slow
 def test_a_long_text_is_cut_until_it_is_wanted_whole(window, address):
     with window.opened(address) as (page, _):
         fill(page, "q", "many words " * 100)
@@ -343,6 +345,7 @@ def test_everything_can_be_read_in_light_and_dark(window):
             assert (max(ground) < 64) == (scheme == "dark")
 
 
+@pytest.mark.slow
 def test_no_width_makes_the_page_wider_than_the_window(window, address):
     names = ("embedded", "bm25", "Original order")
     with window.opened(address) as (page, _):
@@ -363,6 +366,7 @@ def test_no_width_makes_the_page_wider_than_the_window(window, address):
                 assert len(set(tops)) == 1
 
 
+@pytest.mark.slow
 def test_columns_that_do_not_fit_are_announced_by_a_fading_edge(window):
     table = {"a": 1.0, "b": 2.0}
     served = {name: Reranker(TableScorer(name, table)) for name in ("one", "two", "three", "four")}
@@ -395,6 +399,7 @@ def test_columns_that_do_not_fit_are_announced_by_a_fading_edge(window):
         assert columns.evaluate(hidden) == [0, -1]
 
 
+@pytest.mark.slow
 def test_hits_slide_only_for_those_who_take_motion(window, address):
     with window.opened(address) as (page, _):
         page.evaluate(
