@@ -175,6 +175,8 @@ def test_a_page_whose_name_was_made_to_lead_here_may_not_ask(client):
         ("evil.example.org:8000", 403),
         ("localhost:8000", 200),
         ("127.0.0.1", 200),
+        ("[::1]", 200),
+        ("[::1", 403),
         ("[::1]:8000", 200),
     ):
         headers = {"host": name, "origin": f"http://{name}"}

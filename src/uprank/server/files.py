@@ -70,7 +70,9 @@ def _yaml(path: Path, text: str) -> object:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = "" if mark is None else f": see line {mark.line + 1}, column {mark.column + 1}"
-        plain = "holds a tag, where plain values are needed"
-        told = plain if isinstance(error, yaml.constructor.ConstructorError) else "is not YAML"
-        told = "has a name twice in one table" if isinstance(error, Repeated) else told
+        told = "is not YAML"
+        if isinstance(error, Repeated):
+            told = "has a name twice in one table"
+        elif isinstance(error, yaml.constructor.ConstructorError):
+            told = "holds a tag, where plain values are needed"
         raise ConfigurationError(f"{path} {told}{place}.") from None

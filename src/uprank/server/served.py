@@ -20,11 +20,6 @@ from uprank.server.settings import ServerSettings
 
 __all__ = ["ServedModels"]
 
-
-def _same_machine(asked: str, host: str) -> bool:
-    return asked == host or (is_loopback(asked) and (is_loopback(host) or host in ("0.0.0.0", "::")))  # noqa: S104
-
-
 logger = logging.getLogger("uprank.server")
 
 
@@ -135,3 +130,7 @@ class ServedModels:
         for name, error in zip(self.rerankers, closed, strict=True):
             if error is not None:
                 logger.error("The model %s cannot be closed: %s", name, error)
+
+
+def _same_machine(asked: str, host: str) -> bool:
+    return asked == host or (is_loopback(asked) and (is_loopback(host) or host in ("0.0.0.0", "::")))  # noqa: S104

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -143,7 +144,15 @@ class _Guard:
         # Browsers leave it out where there is no TLS. A page whose name was made to lead to this very machine (DNS
         # rebinding) then looks like one of ours, but for that name.
         own = headers.get("host", "")
-        return origin.partition("://")[2] != own or (self._local and not is_loopback(own.rpartition(":")[0] or own))
+        return origin.partition("://")[2] != own or (self._local and not is_loopback(_name_in(own)))
+
+
+def _name_in(host: str) -> str:
+    """The name or address in a ``Host`` header, without its port."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:  # e.g. a bracket that does not close
+        return ""
 
 
 def _where(scope: Scope) -> str:
